@@ -1,0 +1,548 @@
+//! Entries: the canonical one-line JSON objects that the log hashes.
+//!
+//! A reader parses, encodes again and requires identical bytes; anything else
+//! is misbehaviour of the log. Out of scope: whether what an entry says is
+//! true, and what earlier entries make of it.
+
+use alloc::borrow::ToOwned as _;
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt::Display;
+
+use crate::hash::Hash;
+use crate::index::{Time, decimal};
+use crate::key::VerifierKey;
+use crate::name::{Address, Name, plain};
+use crate::record::{Counts, Link, Outcome, Source, Usage};
+use crate::tile::MAX_ENTRY;
+
+/// The version of the entries of kind `log` and `usage` that are defined here.
+pub const VERSION: u64 = 1;
+
+/// The version of the rules by which totals are judged; entry 0 names it.
+pub const RULES: u64 = 1;
+
+/// Entry 0: what the log is (kind `log`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Origin and Ed25519 key.
+    pub key: VerifierKey,
+    /// The rules' version, [`RULES`] for this reader.
+    pub rules: u64,
+    /// Seconds between totals entries.
+    pub totals_interval: u64,
+    /// Seconds within which an entry is under a published checkpoint.
+    pub publish_max: u64,
+    /// The address of the log's secp256k1 key.
+    pub evm_key: Address,
+}
+
+/// What an entry of a known kind says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Kind `log`.
+    Log(Log),
+    /// Kind `usage`.
+    Usage(Usage),
+}
+
+/// An entry that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A kind and version that is defined here.
+    Known {
+        /// Integration time.
+        time: Time,
+        /// What it says.
+        body: Body,
+    },
+    /// A later protocol's entry: it counts in the tree, its meaning is not judged.
+    Unknown {
+        /// Integration time.
+        time: Time,
+        /// Its version.
+        version: u64,
+        /// Its kind.
+        kind: String,
+    },
+}
+
+/// Why bytes are not an entry: the log that holds them misbehaves.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// Not 1 to 65,535 bytes.
+    #[error("an entry of {0} bytes, expected 1 to {MAX_ENTRY}")]
+    Length(usize),
+    /// A byte that no canonical entry has.
+    #[error("not a canonical entry at byte {at}: expected {expected}")]
+    Syntax {
+        /// Offset in the entry.
+        at: usize,
+        /// What may stand there.
+        expected: &'static str,
+    },
+    /// A value that the field may not have.
+    #[error("field {field}: expected {expected}")]
+    Value {
+        /// The field's name.
+        field: &'static str,
+        /// What it may hold.
+        expected: &'static str,
+    },
+    /// Fields that contradict each other.
+    #[error("{0}")]
+    Rule(&'static str),
+}
+
+impl Entry {
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// Not canonical, or against a rule of PROTOCOL.md.
+    pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
+        if !(1..=MAX_ENTRY).contains(&bytes.len()) {
+            return Err(EntryError::Length(bytes.len()));
+        }
+        let mut reader = Reader { bytes, at: 0 };
+        reader.literal("{", "an opening brace")?;
+        let version = reader.number("v")?;
+        reader.literal(",", "a comma")?;
+        let kind = reader.kind()?;
+        reader.literal(",", "a comma")?;
+        let time = Time::from_secs(reader.number("time")?).ok_or(EntryError::Value {
+            field: "time",
+            expected: "at most 2^53 - 1 seconds",
+        })?;
+        let body = match (version, kind) {
+            (VERSION, "log") => Body::Log(reader.log()?),
+            (VERSION, "usage") => Body::Usage(reader.usage()?),
+            _ => {
+                reader.rest()?;
+                return Ok(Self::Unknown { time, version, kind: kind.to_owned() });
+            }
+        };
+        reader.end()?;
+        // The reader accepts one spelling only; encoding again proves it.
+        if body.encode(time) != bytes {
+            return Err(EntryError::Rule("the entry is not in its canonical form"));
+        }
+        Ok(Self::Known { time, body })
+    }
+
+    /// When the log took the entry in.
+    pub fn time(&self) -> Time {
+        match self {
+            Self::Known { time, .. } | Self::Unknown { time, .. } => *time,
+        }
+    }
+}
+
+impl Body {
+    /// The entry's canonical bytes.
+    pub fn encode(&self, time: Time) -> Vec<u8> {
+        match self {
+            Self::Log(log) => {
+                let mut w = Writer::new("log", time);
+                w.text("origin", log.key.origin());
+                w.text("vkey", &log.key);
+                w.number("rules", log.rules);
+                w.number("totals_interval", log.totals_interval);
+                w.number("publish_max", log.publish_max);
+                w.text("evm_key", log.evm_key);
+                w.finish()
+            }
+            Self::Usage(usage) => {
+                let mut w = Writer::new("usage", time);
+                w.text("receipt", usage.receipt);
+                w.maybe("key_id", usage.key_id);
+                w.maybe("wallet", usage.wallet.map(|(wallet, _)| wallet));
+                w.maybe("link", usage.wallet.map(|(_, link)| link.as_str()));
+                w.text("source", usage.source.as_str());
+                w.text("provider", &usage.provider);
+                w.maybe("model", usage.model.as_ref());
+                for (field, count) in fields(&usage.counts) {
+                    if let Some(count) = count {
+                        w.number(field, count.into());
+                    }
+                }
+                w.text("outcome", usage.outcome.as_str());
+                w.maybe("flag", usage.inconsistent.then_some(INCONSISTENT));
+                w.maybe("response", usage.response);
+                w.finish()
+            }
+        }
+    }
+}
+
+const INCONSISTENT: &str = "inconsistent";
+
+/// The counts' field names, in the order in which an entry has them.
+fn fields(counts: &Counts) -> [(&'static str, Option<u32>); 5] {
+    [
+        ("input", counts.input),
+        ("cache_read", counts.cache_read),
+        ("cache_write", counts.cache_write),
+        ("output", counts.output),
+        ("reasoning", counts.reasoning),
+    ]
+}
+
+struct Writer(String);
+
+impl Writer {
+    fn new(kind: &str, time: Time) -> Self {
+        let mut text = String::with_capacity(512);
+        text.push_str(&format!(r#"{{"v":{VERSION},"kind":"{kind}","time":{time}"#));
+        Self(text)
+    }
+
+    fn text(&mut self, field: &str, value: impl Display) {
+        self.0.push_str(&format!(r#","{field}":"{value}""#));
+    }
+
+    fn maybe(&mut self, field: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.text(field, value);
+        }
+    }
+
+    fn number(&mut self, field: &str, value: u64) {
+        self.0.push_str(&format!(r#","{field}":{value}"#));
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.0.push('}');
+        self.0.into_bytes()
+    }
+}
+
+/// Reads fields in their fixed order.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn left(&self) -> &'a [u8] {
+        &self.bytes[self.at..]
+    }
+
+    fn literal(&mut self, literal: &str, expected: &'static str) -> Result<(), EntryError> {
+        if !self.left().starts_with(literal.as_bytes()) {
+            return Err(EntryError::Syntax { at: self.at, expected });
+        }
+        self.at += literal.len();
+        Ok(())
+    }
+
+    /// Whether `,"field":` comes next; takes it if so.
+    fn field(&mut self, field: &str) -> bool {
+        self.literal(&format!(r#","{field}":"#), "").is_ok()
+    }
+
+    fn required(&mut self, field: &'static str) -> Result<(), EntryError> {
+        let missing = EntryError::Value { field, expected: "the field to stand here" };
+        self.field(field).then_some(()).ok_or(missing)
+    }
+
+    /// A number without the comma before it, as the head has them.
+    fn number(&mut self, field: &'static str) -> Result<u64, EntryError> {
+        self.literal(&format!(r#""{field}":"#), "a field of the head")?;
+        self.digits(field)
+    }
+
+    fn digits(&mut self, field: &'static str) -> Result<u64, EntryError> {
+        let len = self.left().iter().take_while(|b| b.is_ascii_digit()).count();
+        let digits = core::str::from_utf8(&self.left()[..len]).unwrap_or_default();
+        let expected = "a number of 0 to 2^53 - 1 without leading zeros";
+        let value = decimal(digits).ok_or(EntryError::Value { field, expected })?;
+        self.at += len;
+        Ok(value)
+    }
+
+    fn string(&mut self) -> Result<&'a str, EntryError> {
+        self.literal("\"", "a string")?;
+        let len = self.left().iter().take_while(|b| plain(**b)).count();
+        let text = core::str::from_utf8(&self.left()[..len]).unwrap_or_default();
+        self.at += len;
+        self.literal("\"", "printable ASCII without backslash, then a quotation mark")?;
+        Ok(text)
+    }
+
+    fn kind(&mut self) -> Result<&'a str, EntryError> {
+        self.literal(r#""kind":"#, "a field of the head")?;
+        let kind = self.string()?;
+        let fits = (1..=32).contains(&kind.len())
+            && kind.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+        let expected = "1 to 32 of a-z, 0-9, hyphen and underscore";
+        fits.then_some(kind).ok_or(EntryError::Value { field: "kind", expected })
+    }
+
+    fn value<T>(
+        &mut self,
+        field: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, EntryError> {
+        self.required(field)?;
+        parse(self.string()?).ok_or(EntryError::Value { field, expected })
+    }
+
+    fn maybe<T>(
+        &mut self,
+        field: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, EntryError> {
+        if !self.field(field) {
+            return Ok(None);
+        }
+        let value = parse(self.string()?);
+        value.map(Some).ok_or(EntryError::Value { field, expected })
+    }
+
+    fn setting(&mut self, field: &'static str) -> Result<u64, EntryError> {
+        self.required(field)?;
+        self.digits(field)
+    }
+
+    fn count(&mut self, field: &'static str) -> Result<Option<u32>, EntryError> {
+        if !self.field(field) {
+            return Ok(None);
+        }
+        let count = u32::try_from(self.digits(field)?).ok();
+        count.map(Some).ok_or(EntryError::Value { field, expected: "at most 2^32 - 1" })
+    }
+
+    fn log(&mut self) -> Result<Log, EntryError> {
+        let origin = self.value("origin", "an origin", |t| Some(t.to_string()))?;
+        let key = self.value("vkey", "the origin's verifier key", |text| {
+            VerifierKey::parse(text).ok().filter(|key| key.origin().as_str() == origin)
+        })?;
+        Ok(Log {
+            key,
+            rules: self.setting("rules")?,
+            totals_interval: self.setting("totals_interval")?,
+            publish_max: self.setting("publish_max")?,
+            evm_key: self.value("evm_key", ADDRESS, Address::from_canonical)?,
+        })
+    }
+
+    fn usage(&mut self) -> Result<Usage, EntryError> {
+        let receipt = self.value("receipt", HEX, Hash::from_hex)?;
+        let key_id = self.maybe("key_id", HEX, Hash::from_hex)?;
+        let wallet = self.maybe("wallet", ADDRESS, Address::from_canonical)?;
+        let link = self.maybe("link", "claimed or bound", Link::parse)?;
+        let wallet = match (wallet, link) {
+            (Some(wallet), Some(link)) => Some((wallet, link)),
+            (None, None) => None,
+            _ => return Err(EntryError::Rule("wallet and link stand together or not at all")),
+        };
+        let usage = Usage {
+            receipt,
+            key_id,
+            wallet,
+            source: self.value("source", "proxy or custom", Source::parse)?,
+            provider: self.value("provider", NAME, Name::new)?,
+            model: self.maybe("model", NAME, Name::new)?,
+            counts: Counts {
+                input: self.count("input")?,
+                cache_read: self.count("cache_read")?,
+                cache_write: self.count("cache_write")?,
+                output: self.count("output")?,
+                reasoning: self.count("reasoning")?,
+            },
+            outcome: self.value("outcome", "an outcome", Outcome::parse)?,
+            inconsistent: self
+                .maybe("flag", INCONSISTENT, |t| (t == INCONSISTENT).then_some(()))?
+                .is_some(),
+            response: self.maybe("response", HEX, Hash::from_hex)?,
+        };
+        usage.judge().map(|()| usage)
+    }
+
+    fn end(&mut self) -> Result<(), EntryError> {
+        self.literal("}", "a field in its place, or the closing brace")?;
+        let at = self.at;
+        let expected = "the end";
+        self.left().is_empty().then_some(()).ok_or(EntryError::Syntax { at, expected })
+    }
+
+    /// The rest of a later protocol's entry: more fields, or the end.
+    fn rest(&mut self) -> Result<(), EntryError> {
+        if self.left().starts_with(b",") {
+            let plain = |b: &u8| matches!(b, 0x20..=0x7e);
+            let len = self.left().iter().take_while(|b| plain(b)).count();
+            let expected = "printable ASCII";
+            if len < self.left().len() {
+                return Err(EntryError::Syntax { at: self.at + len, expected });
+            }
+            self.at = self.bytes.len() - 1;
+        }
+        self.end()
+    }
+}
+
+const HEX: &str = "64 lower-case hex digits";
+const ADDRESS: &str = "0x and 40 lower-case hex digits";
+const NAME: &str = "1 to 128 bytes";
+
+impl Usage {
+    /// The rules that hold within one usage entry (PROTOCOL.md, "Usage entries").
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn judge(&self) -> Result<(), EntryError> {
+        let none = self.counts == Counts::NONE;
+        match self.outcome {
+            Outcome::Unmetered | Outcome::Unknown if !none => {
+                Err(EntryError::Rule("an unmetered or unknown response has no counts"))
+            }
+            Outcome::Complete if self.counts.input.is_none() && self.counts.output.is_none() => {
+                Err(EntryError::Rule("a complete response has input or output"))
+            }
+            _ if none && self.inconsistent => {
+                Err(EntryError::Rule("a response without counts contradicts nothing"))
+            }
+            _ if self.counts.contradict() && !self.inconsistent => {
+                Err(EntryError::Rule("parts exceed their whole and no flag says so"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Origin, Signer};
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn log() -> Body {
+        let signer = Signer::new(Origin::parse("log.example.org/a").expect("valid"), &[3; 32]);
+        Body::Log(Log {
+            key: signer.verifier().clone(),
+            rules: RULES,
+            totals_interval: 600,
+            publish_max: 10,
+            evm_key: Address::from_bytes([0xab; 20]),
+        })
+    }
+
+    fn usage() -> Usage {
+        Usage {
+            receipt: Hash::of(b"r"),
+            key_id: Some(Hash::of(b"k")),
+            wallet: Some((Address::from_bytes([1; 20]), Link::Claimed)),
+            source: Source::Proxy,
+            provider: Name::new("openai").expect("valid"),
+            model: Name::new("gpt-5-mini-2025-08-07"),
+            counts: Counts {
+                input: Some(u32::MAX),
+                cache_read: Some(0),
+                cache_write: None,
+                output: Some(300),
+                reasoning: Some(192),
+            },
+            outcome: Outcome::Complete,
+            inconsistent: false,
+            response: Some(Hash::of(b"x")),
+        }
+    }
+
+    fn text(body: &Body) -> String {
+        String::from_utf8(body.encode(Time::from_secs(1_760_000_000).expect("small")))
+            .expect("ASCII")
+    }
+
+    #[test]
+    fn an_entry_reads_as_it_was_written() {
+        let time = Time::from_secs(1_760_000_000).expect("small");
+        for body in [log(), Body::Usage(usage())] {
+            let read = Entry::parse(&body.encode(time));
+            assert_eq!(read, Ok(Entry::Known { time, body }));
+        }
+    }
+
+    #[test]
+    fn refuses_every_other_spelling() {
+        let good = text(&Body::Usage(usage()));
+        assert!(Entry::parse(good.as_bytes()).is_ok());
+        for (claim, from, to) in [
+            ("white space", ",\"source\"", ", \"source\""),
+            ("a leading zero", ":300,", ":0300,"),
+            ("a fraction", ":300,", ":300.0,"),
+            ("a sign", ":300,", ":-300,"),
+            ("a count as text", ":300,", ":\"300\","),
+            ("a count over 2^32-1", "4294967295", "4294967296"),
+            ("an unknown field", ",\"outcome\"", ",\"cost\":1,\"outcome\""),
+            ("a field twice", ",\"output\":300", ",\"output\":300,\"output\":300"),
+            ("fields swapped", "\"source\":\"proxy\",\"provider\":\"openai\"", "\"provider\":\"openai\",\"source\":\"proxy\""),
+            ("a required field left out", "\"source\":\"proxy\",", ""),
+            ("an empty name", "\"openai\"", "\"\""),
+            ("an escape", "\"openai\"", "\"open\\u0061i\""),
+            ("another letter", "\"openai\"", "\"openäi\""),
+            ("an unknown outcome", "complete", "completed"),
+            ("an unknown source", "\"proxy\"", "\"import\""),
+            ("a wallet without link", ",\"link\":\"claimed\"", ""),
+            ("an upper-case hash", &Hash::of(b"r").to_string(), &Hash::of(b"r").to_string().to_uppercase()),
+            ("a time too large", "1760000000", "9007199254740992"),
+            ("a newline at the end", "}", "}\n"),
+            ("two objects", "}", "}{}"),
+            ("parts over the whole", "\"reasoning\":192", "\"reasoning\":301"),
+            ("no counts though complete", ",\"input\":4294967295,\"cache_read\":0,\"output\":300,\"reasoning\":192", ""),
+            ("counts though unmetered", "complete", "unmetered"),
+            ("no brace", "{\"v\"", "\"v\""),
+        ] {
+            let bad = good.replacen(from, to, 1);
+            assert_ne!(bad, good, "{claim}");
+            assert!(Entry::parse(bad.as_bytes()).is_err(), "{claim}: {bad}");
+        }
+        let foreign = text(&log()).replace("\"origin\":\"log.", "\"origin\":\"lag.");
+        assert!(Entry::parse(foreign.as_bytes()).is_err());
+        assert_eq!(Entry::parse(&[]), Err(EntryError::Length(0)));
+        let long = vec![b' '; MAX_ENTRY + 1];
+        assert_eq!(Entry::parse(&long), Err(EntryError::Length(MAX_ENTRY + 1)));
+    }
+
+    #[test]
+    fn later_kinds_and_versions_are_known_to_be_unknown() {
+        for (text, version, kind) in [
+            (r#"{"v":1,"kind":"totals","time":5,"x":{"y":[1]}}"#, 1, "totals"),
+            (r#"{"v":2,"kind":"usage","time":5}"#, 2, "usage"),
+        ] {
+            let time = Time::from_secs(5).expect("small");
+            let unknown = Entry::Unknown { time, version, kind: kind.into() };
+            assert_eq!(Entry::parse(text.as_bytes()), Ok(unknown));
+        }
+        for bad in [
+            r#"{"v":2,"kind":"Usage","time":5}"#,
+            r#"{"v":2,"kind":"usage","time":"5"}"#,
+            r#"{"v":2,"kind":"usage","time":5"#,
+            r#"{"v":2,"kind":"usage","time":5x}"#,
+            "{\"v\":2,\"kind\":\"usage\",\"time\":5,\"a\":\"\n\"}",
+            r#"{"kind":"usage","v":2,"time":5}"#,
+        ] {
+            assert!(Entry::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Entry::parse(&bytes);
+        }
+
+        #[test]
+        fn what_parses_encodes_to_itself(at in 0_usize..600, byte in any::<u8>()) {
+            let mut bytes = text(&Body::Usage(usage())).into_bytes();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            if let Ok(Entry::Known { time, body }) = Entry::parse(&bytes) {
+                prop_assert_eq!(body.encode(time), bytes);
+            }
+        }
+    }
+}

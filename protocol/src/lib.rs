@@ -1,0 +1,20 @@
+//! Tallystick's formats and hashing, as PROTOCOL.md specifies them.
+//!
+//! Pure: no I/O, no clock, no randomness, no async. Everything that enters
+//! from outside is parsed into a type whose fields are private, so that a
+//! value that exists is a value that PROTOCOL.md allows.
+#![no_std]
+
+extern crate alloc;
+
+pub mod checkpoint;
+pub mod entry;
+pub mod hash;
+pub mod index;
+pub mod key;
+pub mod mmr;
+pub mod name;
+pub mod note;
+pub mod receipt;
+pub mod record;
+pub mod tile;

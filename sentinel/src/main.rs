@@ -1,0 +1,2 @@
+//! sentinel
+fn main() {}
