@@ -1,2 +1,19 @@
-//! gateway
+//! Tallystick's gateway: a transparent proxy in front of LLM providers that
+//! turns the providers' own usage numbers into a verifiable log.
+//!
+//! ```text
+//! server -> {proxy, api, web} -> {log, usage} -> store -> protocol
+//! ```
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod keys;
+pub mod log;
+pub mod proxy;
+pub mod reply;
+pub mod server;
+pub mod store;
 pub mod usage;
+pub mod web;

@@ -1,2 +1,56 @@
-//! gateway
-fn main() {}
+//! The gateway's process: command line in, exit code out.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use gateway::cli::{Cli, Task};
+use gateway::config::{Config, ConfigError};
+use gateway::{demo, server};
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gateway: {}", chain(&*error));
+            let wrong_use = error.is::<ConfigError>();
+            ExitCode::from(if wrong_use { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(task: Task) -> Result<(), Box<dyn Error>> {
+    server::harden();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let done = match task {
+        Task::Serve(given) => {
+            let config = Config::resolve(given)?;
+            server::init_logging(config.log_format);
+            runtime.block_on(server::run(config))
+        }
+        Task::Demo(given) => {
+            let config = Config::resolve(demo::defaults(given))?;
+            server::init_logging(config.log_format);
+            runtime.block_on(demo::run(config))
+        }
+    };
+    // Calls that were cut off are in the journal; nothing else is worth waiting for.
+    runtime.shutdown_background();
+    Ok(done?)
+}
+
+/// An error with its causes, each said once.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

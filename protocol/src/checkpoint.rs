@@ -104,12 +104,21 @@ mod tests {
         for (claim, text) in [
             ("an extension line", format!("{}x\n", checkpoint.text())),
             ("another origin", checkpoint.text().replace("a.b", "a.c")),
-            ("a leading zero", checkpoint.text().replace("\n7\n", "\n07\n")),
-            ("a size over 2^53", checkpoint.text().replace("\n7\n", "\n9007199254740992\n")),
+            (
+                "a leading zero",
+                checkpoint.text().replace("\n7\n", "\n07\n"),
+            ),
+            (
+                "a size over 2^53",
+                checkpoint.text().replace("\n7\n", "\n9007199254740992\n"),
+            ),
             ("an unpadded root", checkpoint.text().replace('=', "")),
         ] {
             let opened = Checkpoint::open(note::seal(&text, &signer).as_bytes(), signer.verifier());
-            assert!(matches!(opened, Err(CheckpointError::Text { .. })), "{claim}");
+            assert!(
+                matches!(opened, Err(CheckpointError::Text { .. })),
+                "{claim}"
+            );
         }
     }
 }

@@ -119,7 +119,11 @@ impl Entry {
             (VERSION, "usage") => Body::Usage(reader.usage()?),
             _ => {
                 reader.rest()?;
-                return Ok(Self::Unknown { time, version, kind: kind.to_owned() });
+                return Ok(Self::Unknown {
+                    time,
+                    version,
+                    kind: kind.to_owned(),
+                });
             }
         };
         reader.end()?;
@@ -230,7 +234,10 @@ impl<'a> Reader<'a> {
 
     fn literal(&mut self, literal: &str, expected: &'static str) -> Result<(), EntryError> {
         if !self.left().starts_with(literal.as_bytes()) {
-            return Err(EntryError::Syntax { at: self.at, expected });
+            return Err(EntryError::Syntax {
+                at: self.at,
+                expected,
+            });
         }
         self.at += literal.len();
         Ok(())
@@ -242,7 +249,10 @@ impl<'a> Reader<'a> {
     }
 
     fn required(&mut self, field: &'static str) -> Result<(), EntryError> {
-        let missing = EntryError::Value { field, expected: "the field to stand here" };
+        let missing = EntryError::Value {
+            field,
+            expected: "the field to stand here",
+        };
         self.field(field).then_some(()).ok_or(missing)
     }
 
@@ -253,7 +263,11 @@ impl<'a> Reader<'a> {
     }
 
     fn digits(&mut self, field: &'static str) -> Result<u64, EntryError> {
-        let len = self.left().iter().take_while(|b| b.is_ascii_digit()).count();
+        let len = self
+            .left()
+            .iter()
+            .take_while(|b| b.is_ascii_digit())
+            .count();
         let digits = core::str::from_utf8(&self.left()[..len]).unwrap_or_default();
         let expected = "a number of 0 to 2^53 - 1 without leading zeros";
         let value = decimal(digits).ok_or(EntryError::Value { field, expected })?;
@@ -266,7 +280,10 @@ impl<'a> Reader<'a> {
         let len = self.left().iter().take_while(|b| plain(**b)).count();
         let text = core::str::from_utf8(&self.left()[..len]).unwrap_or_default();
         self.at += len;
-        self.literal("\"", "printable ASCII without backslash, then a quotation mark")?;
+        self.literal(
+            "\"",
+            "printable ASCII without backslash, then a quotation mark",
+        )?;
         Ok(text)
     }
 
@@ -274,9 +291,14 @@ impl<'a> Reader<'a> {
         self.literal(r#""kind":"#, "a field of the head")?;
         let kind = self.string()?;
         let fits = (1..=32).contains(&kind.len())
-            && kind.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+            && kind
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
         let expected = "1 to 32 of a-z, 0-9, hyphen and underscore";
-        fits.then_some(kind).ok_or(EntryError::Value { field: "kind", expected })
+        fits.then_some(kind).ok_or(EntryError::Value {
+            field: "kind",
+            expected,
+        })
     }
 
     fn value<T>(
@@ -312,13 +334,18 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let count = u32::try_from(self.digits(field)?).ok();
-        count.map(Some).ok_or(EntryError::Value { field, expected: "at most 2^32 - 1" })
+        count.map(Some).ok_or(EntryError::Value {
+            field,
+            expected: "at most 2^32 - 1",
+        })
     }
 
     fn log(&mut self) -> Result<Log, EntryError> {
         let origin = self.value("origin", "an origin", |t| Some(t.to_string()))?;
         let key = self.value("vkey", "the origin's verifier key", |text| {
-            VerifierKey::parse(text).ok().filter(|key| key.origin().as_str() == origin)
+            VerifierKey::parse(text)
+                .ok()
+                .filter(|key| key.origin().as_str() == origin)
         })?;
         Ok(Log {
             key,
@@ -337,7 +364,11 @@ impl<'a> Reader<'a> {
         let wallet = match (wallet, link) {
             (Some(wallet), Some(link)) => Some((wallet, link)),
             (None, None) => None,
-            _ => return Err(EntryError::Rule("wallet and link stand together or not at all")),
+            _ => {
+                return Err(EntryError::Rule(
+                    "wallet and link stand together or not at all",
+                ));
+            }
         };
         let usage = Usage {
             receipt,
@@ -366,7 +397,10 @@ impl<'a> Reader<'a> {
         self.literal("}", "a field in its place, or the closing brace")?;
         let at = self.at;
         let expected = "the end";
-        self.left().is_empty().then_some(()).ok_or(EntryError::Syntax { at, expected })
+        self.left()
+            .is_empty()
+            .then_some(())
+            .ok_or(EntryError::Syntax { at, expected })
     }
 
     /// The rest of a later protocol's entry: more fields, or the end.
@@ -376,7 +410,10 @@ impl<'a> Reader<'a> {
             let len = self.left().iter().take_while(|b| plain(b)).count();
             let expected = "printable ASCII";
             if len < self.left().len() {
-                return Err(EntryError::Syntax { at: self.at + len, expected });
+                return Err(EntryError::Syntax {
+                    at: self.at + len,
+                    expected,
+                });
             }
             self.at = self.bytes.len() - 1;
         }
@@ -396,18 +433,18 @@ impl Usage {
     pub fn judge(&self) -> Result<(), EntryError> {
         let none = self.counts == Counts::NONE;
         match self.outcome {
-            Outcome::Unmetered | Outcome::Unknown if !none => {
-                Err(EntryError::Rule("an unmetered or unknown response has no counts"))
-            }
+            Outcome::Unmetered | Outcome::Unknown if !none => Err(EntryError::Rule(
+                "an unmetered or unknown response has no counts",
+            )),
             Outcome::Complete if self.counts.input.is_none() && self.counts.output.is_none() => {
                 Err(EntryError::Rule("a complete response has input or output"))
             }
-            _ if none && self.inconsistent => {
-                Err(EntryError::Rule("a response without counts contradicts nothing"))
-            }
-            _ if self.counts.contradict() && !self.inconsistent => {
-                Err(EntryError::Rule("parts exceed their whole and no flag says so"))
-            }
+            _ if none && self.inconsistent => Err(EntryError::Rule(
+                "a response without counts contradicts nothing",
+            )),
+            _ if self.counts.contradict() && !self.inconsistent => Err(EntryError::Rule(
+                "parts exceed their whole and no flag says so",
+            )),
             _ => Ok(()),
         }
     }
@@ -477,9 +514,21 @@ mod tests {
             ("a sign", ":300,", ":-300,"),
             ("a count as text", ":300,", ":\"300\","),
             ("a count over 2^32-1", "4294967295", "4294967296"),
-            ("an unknown field", ",\"outcome\"", ",\"cost\":1,\"outcome\""),
-            ("a field twice", ",\"output\":300", ",\"output\":300,\"output\":300"),
-            ("fields swapped", "\"source\":\"proxy\",\"provider\":\"openai\"", "\"provider\":\"openai\",\"source\":\"proxy\""),
+            (
+                "an unknown field",
+                ",\"outcome\"",
+                ",\"cost\":1,\"outcome\"",
+            ),
+            (
+                "a field twice",
+                ",\"output\":300",
+                ",\"output\":300,\"output\":300",
+            ),
+            (
+                "fields swapped",
+                "\"source\":\"proxy\",\"provider\":\"openai\"",
+                "\"provider\":\"openai\",\"source\":\"proxy\"",
+            ),
             ("a required field left out", "\"source\":\"proxy\",", ""),
             ("an empty name", "\"openai\"", "\"\""),
             ("an escape", "\"openai\"", "\"open\\u0061i\""),
@@ -487,12 +536,24 @@ mod tests {
             ("an unknown outcome", "complete", "completed"),
             ("an unknown source", "\"proxy\"", "\"import\""),
             ("a wallet without link", ",\"link\":\"claimed\"", ""),
-            ("an upper-case hash", &Hash::of(b"r").to_string(), &Hash::of(b"r").to_string().to_uppercase()),
+            (
+                "an upper-case hash",
+                &Hash::of(b"r").to_string(),
+                &Hash::of(b"r").to_string().to_uppercase(),
+            ),
             ("a time too large", "1760000000", "9007199254740992"),
             ("a newline at the end", "}", "}\n"),
             ("two objects", "}", "}{}"),
-            ("parts over the whole", "\"reasoning\":192", "\"reasoning\":301"),
-            ("no counts though complete", ",\"input\":4294967295,\"cache_read\":0,\"output\":300,\"reasoning\":192", ""),
+            (
+                "parts over the whole",
+                "\"reasoning\":192",
+                "\"reasoning\":301",
+            ),
+            (
+                "no counts though complete",
+                ",\"input\":4294967295,\"cache_read\":0,\"output\":300,\"reasoning\":192",
+                "",
+            ),
             ("counts though unmetered", "complete", "unmetered"),
             ("no brace", "{\"v\"", "\"v\""),
         ] {
@@ -510,11 +571,19 @@ mod tests {
     #[test]
     fn later_kinds_and_versions_are_known_to_be_unknown() {
         for (text, version, kind) in [
-            (r#"{"v":1,"kind":"totals","time":5,"x":{"y":[1]}}"#, 1, "totals"),
+            (
+                r#"{"v":1,"kind":"totals","time":5,"x":{"y":[1]}}"#,
+                1,
+                "totals",
+            ),
             (r#"{"v":2,"kind":"usage","time":5}"#, 2, "usage"),
         ] {
             let time = Time::from_secs(5).expect("small");
-            let unknown = Entry::Unknown { time, version, kind: kind.into() };
+            let unknown = Entry::Unknown {
+                time,
+                version,
+                kind: kind.into(),
+            };
             assert_eq!(Entry::parse(text.as_bytes()), Ok(unknown));
         }
         for bad in [

@@ -20,7 +20,11 @@ pub struct Time(u64);
 impl Index {
     /// `None` above 2^53 - 1.
     pub const fn new(value: u64) -> Option<Self> {
-        if value <= MAX_EXACT { Some(Self(value)) } else { None }
+        if value <= MAX_EXACT {
+            Some(Self(value))
+        } else {
+            None
+        }
     }
 
     /// The index as a plain number.
@@ -35,7 +39,11 @@ impl TreeSize {
 
     /// `None` above 2^53 - 1.
     pub const fn new(value: u64) -> Option<Self> {
-        if value <= MAX_EXACT { Some(Self(value)) } else { None }
+        if value <= MAX_EXACT {
+            Some(Self(value))
+        } else {
+            None
+        }
     }
 
     /// The size as a plain number.
@@ -58,7 +66,11 @@ impl TreeSize {
 impl Time {
     /// `None` above 2^53 - 1.
     pub const fn from_secs(value: u64) -> Option<Self> {
-        if value <= MAX_EXACT { Some(Self(value)) } else { None }
+        if value <= MAX_EXACT {
+            Some(Self(value))
+        } else {
+            None
+        }
     }
 
     /// Seconds since 1970.

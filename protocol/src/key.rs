@@ -39,12 +39,15 @@ impl Origin {
     /// hyphens, at most 63 bytes; segments of letters, digits and `.`, `_`,
     /// `~`, `-`; at most 100 bytes in all.
     pub fn parse(text: &str) -> Result<Self, OriginError> {
-        let (host, path) = text.split_once('/').map_or((text, None), |(h, p)| (h, Some(p)));
+        let (host, path) = text
+            .split_once('/')
+            .map_or((text, None), |(h, p)| (h, Some(p)));
         let label = |l: &str| {
             (1..=63).contains(&l.len())
                 && !l.starts_with('-')
                 && !l.ends_with('-')
-                && l.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+                && l.bytes()
+                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         };
         let segment = |s: &str| {
             !s.is_empty()
@@ -55,7 +58,11 @@ impl Origin {
             && host.contains('.')
             && host.split('.').all(label)
             && path.is_none_or(|p| p.split('/').all(segment));
-        if fits { Ok(Self(text.into())) } else { Err(OriginError(text.into())) }
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(OriginError(text.into()))
+        }
     }
 
     /// The origin.
@@ -143,7 +150,10 @@ impl VerifierKey {
         let admitted = Self::new(Origin::parse(name)?, key)?;
         let expected = hex8(admitted.key_hash());
         if hash != expected {
-            return Err(KeyError::Hash { expected, found: hash.into() });
+            return Err(KeyError::Hash {
+                expected,
+                found: hash.into(),
+            });
         }
         Ok(admitted)
     }
@@ -202,7 +212,10 @@ impl Signer {
     /// Takes a 32-byte Ed25519 seed (RFC 8032 section 5.1.5).
     pub fn new(origin: Origin, seed: &[u8; 32]) -> Self {
         let secret = ed25519_dalek::SigningKey::from_bytes(seed);
-        let verifier = VerifierKey { origin, key: secret.verifying_key() };
+        let verifier = VerifierKey {
+            origin,
+            key: secret.verifying_key(),
+        };
         Self { secret, verifier }
     }
 
@@ -234,13 +247,36 @@ mod tests {
 
     #[test]
     fn origins_are_hosts_with_a_dot_and_a_path() {
-        for good in ["a.b", "log.example.org", "tally.invalid/0123456789abcdef", "x-1.y/A_~.-/b"] {
-            assert_eq!(Origin::parse(good).map(|o| o.as_str() == good), Ok(true), "{good}");
+        for good in [
+            "a.b",
+            "log.example.org",
+            "tally.invalid/0123456789abcdef",
+            "x-1.y/A_~.-/b",
+        ] {
+            assert_eq!(
+                Origin::parse(good).map(|o| o.as_str() == good),
+                Ok(true),
+                "{good}"
+            );
         }
         let long = ["a.", &"b".repeat(99)].concat();
         for bad in [
-            "", "localhost", "A.b", "a..b", ".a.b", "a.b.", "a.b/", "a.b//c", "a.b/c d", "a.b/c+d",
-            "-a.b", "a-.b", "a.b:80", "a.b/ü", "tallystick/receipt/v1", long.as_str(),
+            "",
+            "localhost",
+            "A.b",
+            "a..b",
+            ".a.b",
+            "a.b.",
+            "a.b/",
+            "a.b//c",
+            "a.b/c d",
+            "a.b/c+d",
+            "-a.b",
+            "a-.b",
+            "a.b:80",
+            "a.b/ü",
+            "tallystick/receipt/v1",
+            long.as_str(),
         ] {
             assert!(Origin::parse(bad).is_err(), "{bad}");
         }
@@ -252,8 +288,17 @@ mod tests {
         let text = signer.verifier().to_string();
         assert_eq!(VerifierKey::parse(&text).as_ref(), Ok(signer.verifier()));
         let renamed = text.replace("log.example", "lag.example");
-        assert!(matches!(VerifierKey::parse(&renamed), Err(KeyError::Hash { .. })));
-        for bad in ["", "a.b", "a.b+1+", &text[..text.len() - 4], &text.to_uppercase()] {
+        assert!(matches!(
+            VerifierKey::parse(&renamed),
+            Err(KeyError::Hash { .. })
+        ));
+        for bad in [
+            "",
+            "a.b",
+            "a.b+1+",
+            &text[..text.len() - 4],
+            &text.to_uppercase(),
+        ] {
             assert!(VerifierKey::parse(bad).is_err(), "{bad}");
         }
     }
@@ -273,10 +318,16 @@ mod tests {
         let point = ed25519_dalek::VerifyingKey::from_bytes(honest.verifier().as_bytes())
             .expect("valid")
             .to_edwards();
-        let two = ed25519_dalek::VerifyingKey::from_bytes(&order_two).expect("on the curve").to_edwards();
+        let two = ed25519_dalek::VerifyingKey::from_bytes(&order_two)
+            .expect("on the curve")
+            .to_edwards();
         let mixed = (point + two).compress().to_bytes();
         for bad in [identity, twin, order_two, [0; 32], mixed] {
-            assert_eq!(VerifierKey::new(origin(), &bad), Err(KeyError::Point), "{bad:02x?}");
+            assert_eq!(
+                VerifierKey::new(origin(), &bad),
+                Err(KeyError::Point),
+                "{bad:02x?}"
+            );
         }
     }
 }

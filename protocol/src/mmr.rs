@@ -36,7 +36,10 @@ pub struct Node {
 
 impl Mmr {
     /// The range without leaves.
-    pub const EMPTY: Self = Self { size: TreeSize::ZERO, peaks: Vec::new() };
+    pub const EMPTY: Self = Self {
+        size: TreeSize::ZERO,
+        peaks: Vec::new(),
+    };
 
     /// Takes up a stored range; `None` where the number of peaks is not the
     /// number of set bits of `size`.
@@ -48,10 +51,17 @@ impl Mmr {
     /// Appends a leaf; `completed` gets the leaf itself (height 0) and every
     /// perfect subtree that it completes, lowest first.
     pub fn append(&mut self, leaf: Hash, mut completed: impl FnMut(Node)) {
-        let mut node = Node { height: 0, index: self.size.get(), hash: leaf };
+        let mut node = Node {
+            height: 0,
+            index: self.size.get(),
+            hash: leaf,
+        };
         completed(node);
         while node.index & 1 == 1 {
-            let left = self.peaks.pop().expect("an odd index has a peak of its height beside it");
+            let left = self
+                .peaks
+                .pop()
+                .expect("an odd index has a peak of its height beside it");
             node = Node {
                 height: node.height + 1,
                 index: node.index >> 1,
@@ -76,7 +86,9 @@ impl Mmr {
     /// The RFC 6962 tree head: the peaks bagged from the right.
     pub fn root(&self) -> Hash {
         let mut peaks = self.peaks.iter().rev();
-        let Some(last) = peaks.next() else { return Hash::EMPTY_ROOT };
+        let Some(last) = peaks.next() else {
+            return Hash::EMPTY_ROOT;
+        };
         peaks.fold(*last, |right, left| Hash::node(left, &right))
     }
 }
@@ -113,7 +125,11 @@ mod tests {
         for node in nodes {
             let width = 1 << node.height;
             let start = usize::try_from(node.index).expect("small") * width;
-            assert_eq!(node.hash, tree_head(&leaves[start..start + width]), "{node:?}");
+            assert_eq!(
+                node.hash,
+                tree_head(&leaves[start..start + width]),
+                "{node:?}"
+            );
         }
         assert_eq!(Mmr::from_peaks(mmr.size(), vec![]), None);
     }

@@ -63,7 +63,11 @@ impl Address {
         }
         let mut bytes = [0; 20];
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let nibble = |d: u8| char::from(d).to_digit(16).and_then(|n| u8::try_from(n).ok());
+            let nibble = |d: u8| {
+                char::from(d)
+                    .to_digit(16)
+                    .and_then(|n| u8::try_from(n).ok())
+            };
             *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
         }
         Some(Self(bytes))

@@ -45,20 +45,30 @@ pub fn open<'a>(note: &'a [u8], key: &VerifierKey) -> Result<&'a str, NoteError>
         return Err(malformed("a control character"));
     }
     // The last empty line separates; the text keeps its final newline.
-    let split = note.rfind("\n\n").ok_or(malformed("no empty line before the signatures"))?;
+    let split = note
+        .rfind("\n\n")
+        .ok_or(malformed("no empty line before the signatures"))?;
     let (text, signatures) = (&note[..=split], &note[split + 2..]);
     if text == "\n" {
         return Err(malformed("an empty text"));
     }
-    let lines = signatures.strip_suffix('\n').ok_or(malformed("no newline at the end"))?;
+    let lines = signatures
+        .strip_suffix('\n')
+        .ok_or(malformed("no newline at the end"))?;
     let mut verified = false;
     for (count, line) in lines.split('\n').enumerate() {
         if count == MAX_SIGNATURES {
             return Err(malformed("more than 64 signature lines"));
         }
-        let line = line.strip_prefix("\u{2014} ").ok_or(malformed("a line that is no signature"))?;
-        let (name, blob) = line.split_once(' ').ok_or(malformed("a signature line without a name"))?;
-        let blob = STANDARD.decode(blob).map_err(|_| malformed("a signature that is not base64"))?;
+        let line = line
+            .strip_prefix("\u{2014} ")
+            .ok_or(malformed("a line that is no signature"))?;
+        let (name, blob) = line
+            .split_once(' ')
+            .ok_or(malformed("a signature line without a name"))?;
+        let blob = STANDARD
+            .decode(blob)
+            .map_err(|_| malformed("a signature that is not base64"))?;
         if name.is_empty() || name.contains('+') || name.chars().any(char::is_whitespace) {
             return Err(malformed("a signature line with a bad name"));
         }
@@ -77,7 +87,11 @@ pub fn open<'a>(note: &'a [u8], key: &VerifierKey) -> Result<&'a str, NoteError>
         }
         verified = true;
     }
-    if verified { Ok(text) } else { Err(NoteError::Unsigned) }
+    if verified {
+        Ok(text)
+    } else {
+        Err(NoteError::Unsigned)
+    }
 }
 
 /// The note of `text`, which ends in a newline, with `signer`'s signature.
@@ -89,14 +103,18 @@ pub fn seal(text: &str, signer: &Signer) -> String {
 pub fn with_signature(text: &str, key: &VerifierKey, signature: &[u8; 64]) -> String {
     let mut blob = key.key_hash().to_vec();
     blob.extend_from_slice(signature);
-    format!("{text}\n\u{2014} {} {}\n", key.origin(), STANDARD.encode(blob))
+    format!(
+        "{text}\n\u{2014} {} {}\n",
+        key.origin(),
+        STANDARD.encode(blob)
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::ToString as _;
     use crate::key::Origin;
+    use alloc::string::ToString as _;
 
     fn signer(name: &str, seed: u8) -> Signer {
         Signer::new(Origin::parse(name).expect("valid"), &[seed; 32])
@@ -113,7 +131,10 @@ mod tests {
         let cosigned = format!("{note}{}", &stranger["one\n\ntwo\n\n".len()..]);
         assert_eq!(open(cosigned.as_bytes(), key), Ok("one\n\ntwo\n"));
         assert_eq!(open(stranger.as_bytes(), key), Err(NoteError::Unsigned));
-        assert_eq!(open(seal("x\n", &signer("a.b", 2)).as_bytes(), key), Err(NoteError::Unsigned));
+        assert_eq!(
+            open(seal("x\n", &signer("a.b", 2)).as_bytes(), key),
+            Err(NoteError::Unsigned)
+        );
         let forged = note.replace("two", "six");
         assert_eq!(open(forged.as_bytes(), key), Err(NoteError::BadSignature));
     }
@@ -133,7 +154,10 @@ mod tests {
             ("two spaces", note.replace("\u{2014} ", "\u{2014}  ")),
             ("empty", String::new()),
         ] {
-            assert!(matches!(open(bad.as_bytes(), key), Err(NoteError::Malformed(_))), "{claim}");
+            assert!(
+                matches!(open(bad.as_bytes(), key), Err(NoteError::Malformed(_))),
+                "{claim}"
+            );
         }
     }
 }

@@ -39,12 +39,20 @@ pub enum ReceiptError {
 impl Receipt {
     /// The promise that the entry with this leaf hash stands at `index`.
     pub fn new(origin: Origin, index: Index, leaf_hash: Hash) -> Self {
-        Self { origin, index, leaf_hash }
+        Self {
+            origin,
+            index,
+            leaf_hash,
+        }
     }
 
     /// The signed text: four lines, each ended by a newline.
     pub fn text(&self) -> String {
-        let Self { origin, index, leaf_hash } = self;
+        let Self {
+            origin,
+            index,
+            leaf_hash,
+        } = self;
         format!("{HEAD}\n{origin}\n{index}\n{}\n", leaf_hash.to_base64())
     }
 
@@ -56,7 +64,9 @@ impl Receipt {
         let text = note::open(note, key)?;
         parse(text, key.origin())
             .filter(|receipt| receipt.text() == text)
-            .ok_or_else(|| ReceiptError::Text { origin: key.origin().clone() })
+            .ok_or_else(|| ReceiptError::Text {
+                origin: key.origin().clone(),
+            })
     }
 
     /// The 64-byte signature over [`Self::text`], as a receipt tile holds it.
@@ -106,9 +116,16 @@ mod tests {
     fn opens_only_receipts_of_this_log() {
         let origin = Origin::parse("a.b").expect("valid");
         let signer = Signer::new(origin.clone(), &[1; 32]);
-        let receipt = Receipt::new(origin.clone(), Index::new(5).expect("small"), Hash::of(b"x"));
+        let receipt = Receipt::new(
+            origin.clone(),
+            Index::new(5).expect("small"),
+            Hash::of(b"x"),
+        );
         let note = receipt.note(signer.verifier(), &receipt.sign(&signer));
-        assert_eq!(Receipt::open(note.as_bytes(), signer.verifier()), Ok(receipt.clone()));
+        assert_eq!(
+            Receipt::open(note.as_bytes(), signer.verifier()),
+            Ok(receipt.clone())
+        );
 
         for (claim, text) in [
             ("a line more", format!("{}x\n", receipt.text())),

@@ -38,8 +38,7 @@ impl Counts {
     pub fn contradict(&self) -> bool {
         let exceeds = |part: u64, whole: Option<u32>| part > whole.map_or(0, u64::from);
         let cached = self.cache_read.map_or(0, u64::from) + self.cache_write.map_or(0, u64::from);
-        exceeds(cached, self.input)
-            || exceeds(self.reasoning.map_or(0, u64::from), self.output)
+        exceeds(cached, self.input) || exceeds(self.reasoning.map_or(0, u64::from), self.output)
     }
 }
 

@@ -59,9 +59,7 @@ impl Tile {
         let kind = match kind {
             "entries" => TileKind::Entries,
             "receipts" => TileKind::Receipts,
-            level => TileKind::Hashes(
-                (0..=MAX_LEVEL).find(|l| l.to_string() == level)?,
-            ),
+            level => TileKind::Hashes((0..=MAX_LEVEL).find(|l| l.to_string() == level)?),
         };
         let (n, width) = match rest.split_once(".p/") {
             None => (rest, 256),
@@ -76,7 +74,11 @@ impl Tile {
             value = value.checked_mul(1000)?.checked_add(digits.parse().ok()?)?;
         }
         // Only one spelling of each tile is served: caches and readers agree on it.
-        let tile = Self { kind, n: value, width };
+        let tile = Self {
+            kind,
+            n: value,
+            width,
+        };
         (tile.path() == path).then_some(tile)
     }
 
@@ -158,7 +160,12 @@ mod tests {
             (TileKind::Hashes(0), 273, 70_000, "tile/0/273.p/112"),
             (TileKind::Hashes(1), 1, 70_000, "tile/1/001.p/17"),
             (TileKind::Hashes(2), 0, 70_000, "tile/2/000.p/1"),
-            (TileKind::Entries, 1_234_067, 1_u64 << 40, "tile/entries/x001/x234/067"),
+            (
+                TileKind::Entries,
+                1_234_067,
+                1_u64 << 40,
+                "tile/entries/x001/x234/067",
+            ),
             (TileKind::Receipts, 67, 256 * 68, "tile/receipts/067"),
         ] {
             let tile = Tile::within(kind, n, size(tree)).expect("within");
@@ -174,9 +181,23 @@ mod tests {
     #[test]
     fn refuses_other_spellings() {
         for bad in [
-            "tile/0/0", "tile/0/0000", "tile/00/000", "tile/6/000", "tile/-1/000", "tile/0/x000/000",
-            "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/000.p/01", "tile/0/000.p/", "tile/0/001/000",
-            "tile/0/x001", "tile/0/x001/x002", "tile/0/", "tile/data/000", "/tile/0/000", "tile/0/000/",
+            "tile/0/0",
+            "tile/0/0000",
+            "tile/00/000",
+            "tile/6/000",
+            "tile/-1/000",
+            "tile/0/x000/000",
+            "tile/0/000.p/0",
+            "tile/0/000.p/256",
+            "tile/0/000.p/01",
+            "tile/0/000.p/",
+            "tile/0/001/000",
+            "tile/0/x001",
+            "tile/0/x001/x002",
+            "tile/0/",
+            "tile/data/000",
+            "/tile/0/000",
+            "tile/0/000/",
             "tile/0/x999/x999/x999/x999/x999/x999/x999/999",
         ] {
             assert_eq!(Tile::parse(bad), None, "{bad}");

@@ -1,0 +1,133 @@
+//! The HTTP interface of the log (PROTOCOL.md section 10).
+//!
+//! Out of scope: proxied calls (see [`crate::proxy`]) and pages (see [`crate::web`]).
+
+mod operator;
+mod records;
+mod sums;
+mod tiles;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use protocol::index::Time;
+use protocol::key::VerifierKey;
+use tokio::sync::watch;
+use tower_http::compression::CompressionLayer;
+use utoipa::OpenApi;
+
+use crate::log::calls::Calls;
+use crate::log::sequencer::{Clock, Committed, Health};
+use crate::reply::{ApiError, ErrorBody};
+use crate::store::Store;
+
+/// What the handlers see.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The log's name and key.
+    pub verifier: VerifierKey,
+    /// Records and sums.
+    pub store: Store,
+    /// Calls whose records are not in the store yet.
+    pub calls: Calls,
+    /// The newest durable state.
+    pub committed: watch::Receiver<Committed>,
+    /// What `/checkpoint` answers.
+    pub published: watch::Receiver<Committed>,
+    /// Whether records can be stored.
+    pub health: Health,
+    /// Renders `/metrics`.
+    pub metrics: PrometheusHandle,
+    /// Where "today" comes from.
+    pub clock: Clock,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Tallystick",
+        description = "A verifiable log of LLM usage. PROTOCOL.md is normative.",
+    ),
+    paths(
+        records::pubkey,
+        records::chain,
+        records::list,
+        records::one,
+        records::receipt,
+        sums::user,
+        records::of_user,
+        sums::stats,
+        sums::models,
+        sums::leaderboard,
+        sums::model_leaderboard,
+        sums::wallet,
+        tiles::checkpoint,
+        tiles::tile,
+        operator::healthz,
+        operator::readyz,
+        operator::metrics,
+    ),
+    components(schemas(ErrorBody))
+)]
+struct Description;
+
+/// The description of the interface, as `/openapi.json` has it.
+pub fn openapi() -> String {
+    let json = Description::openapi().to_pretty_json();
+    json.expect("the description is plain JSON")
+}
+
+/// All routes of the interface.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/api/pubkey", get(records::pubkey))
+        .route("/api/chain", get(records::chain))
+        .route("/api/records", get(records::list))
+        .route("/api/records/{index}", get(records::one))
+        .route("/api/receipts/{id}", get(records::receipt))
+        .route("/api/user/{key_id}", get(sums::user))
+        .route("/api/user/{key_id}/receipts", get(records::of_user))
+        .route("/api/stats", get(sums::stats))
+        .route("/api/models", get(sums::models))
+        .route("/api/leaderboard", get(sums::leaderboard))
+        .route("/api/leaderboard/model", get(sums::model_leaderboard))
+        .route("/api/wallet/{addr}", get(sums::wallet))
+        .route("/checkpoint", get(tiles::checkpoint))
+        .route("/tile/{*path}", get(tiles::tile))
+        .route("/healthz", get(operator::healthz))
+        .route("/readyz", get(operator::readyz))
+        .route("/metrics", get(operator::metrics))
+        .route("/openapi.json", get(operator::description))
+        .with_state(Arc::new(api))
+        .layer(CompressionLayer::new())
+}
+
+impl Api {
+    /// The UTC day that windows end with.
+    fn today(&self) -> u64 {
+        let newest: Time = self.committed.borrow().time;
+        (self.clock)().max(newest).day()
+    }
+}
+
+/// A query that was parsed, or a 400 that says what is wrong with it.
+fn query<T>(parsed: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
+    parsed
+        .map(|Query(query)| query)
+        .map_err(|e| ApiError::bad_request(e.body_text()))
+}
+
+fn limit(given: Option<u32>, default: u32) -> Result<u32, ApiError> {
+    let limit = given.unwrap_or(default);
+    let fits = (1..=1_000).contains(&limit);
+    fits.then_some(limit)
+        .ok_or_else(|| ApiError::bad_request("limit is 1 to 1,000"))
+}
+
+fn store_failed(error: crate::store::StoreError) -> ApiError {
+    ApiError::internal("store_unavailable", &error)
+}

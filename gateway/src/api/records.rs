@@ -1,0 +1,291 @@
+//! Keys, chain, records and receipts.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use protocol::hash::Hash;
+use protocol::index::Index;
+use protocol::receipt::Receipt;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::{Api, limit, query, store_failed};
+use crate::log::calls::Fate;
+use crate::reply::{ApiError, ErrorBody};
+use crate::store::{self, Page};
+
+/// The log's name and key.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PublicKey {
+    /// The log's name.
+    origin: String,
+    /// The verifier key (C2SP signed-note).
+    vkey: String,
+    /// The Ed25519 public key in hex.
+    key: String,
+}
+
+/// The log's name and key.
+#[utoipa::path(get, path = "/api/pubkey", responses((status = 200, body = PublicKey)))]
+pub(super) async fn pubkey(State(api): State<Arc<Api>>) -> Json<PublicKey> {
+    Json(PublicKey {
+        origin: api.verifier.origin().to_string(),
+        vkey: api.verifier.to_string(),
+        key: Hash::from_bytes(*api.verifier.as_bytes()).to_string(),
+    })
+}
+
+/// The newest durable state of the log.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Chain {
+    /// The log's name.
+    origin: String,
+    /// How many entries there are.
+    size: u64,
+    /// The root over them, in hex.
+    root: String,
+    /// The same in base64.
+    root_base64: String,
+    /// Its checkpoint, a signed note.
+    checkpoint: String,
+}
+
+/// The newest durable size and root, with its checkpoint.
+#[utoipa::path(get, path = "/api/chain", responses((status = 200, body = Chain)))]
+pub(super) async fn chain(State(api): State<Arc<Api>>) -> Json<Chain> {
+    let committed = api.committed.borrow().clone();
+    let checkpoint = &committed.checkpoint;
+    Json(Chain {
+        origin: checkpoint.origin().to_string(),
+        size: checkpoint.size().get(),
+        root: checkpoint.root().to_string(),
+        root_base64: checkpoint.root().to_base64(),
+        checkpoint: committed.note.to_string(),
+    })
+}
+
+/// An entry with its proof of promise.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Record {
+    /// Where it stands in the log.
+    index: u64,
+    /// The entry's canonical text.
+    entry: String,
+    /// Its leaf hash in hex.
+    leaf_hash: String,
+    /// Its receipt, a signed note.
+    receipt: String,
+}
+
+/// An entry with its receipt and the receipt's id: a receipt file.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReceiptFile {
+    /// The receipt's id; the entry commits to it.
+    id: String,
+    #[serde(flatten)]
+    record: Record,
+}
+
+/// Which part of a list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Paging {
+    /// Only entries of a higher index.
+    after: Option<u64>,
+    /// At most so many: 1 to 1,000, 100 if not given.
+    limit: Option<u32>,
+}
+
+/// A part of the log.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Records {
+    /// The log's size.
+    size: u64,
+    /// Ascending.
+    records: Vec<Record>,
+    /// The `after` of the next part, if there is one.
+    next: Option<u64>,
+}
+
+/// Entries in order.
+#[utoipa::path(get, path = "/api/records", params(Paging), responses(
+    (status = 200, body = Records), (status = 400, body = ErrorBody)))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<Json<Records>, ApiError> {
+    let (after, limit) = paging_of(paging)?;
+    let page = api
+        .store
+        .records(after, limit)
+        .await
+        .map_err(store_failed)?;
+    let next = next(&page);
+    let records = page
+        .records
+        .into_iter()
+        .map(|record| api.record(record))
+        .collect();
+    Ok(Json(Records {
+        size: page.size.get(),
+        records,
+        next,
+    }))
+}
+
+/// One entry.
+#[utoipa::path(get, path = "/api/records/{index}",
+    params(("index" = u64, Path, description = "Where it stands")),
+    responses((status = 200, body = Record), (status = 404, body = ErrorBody)))]
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    Path(index): Path<String>,
+) -> Result<Json<Record>, ApiError> {
+    let parsed = index.parse().ok().and_then(Index::new);
+    let index = parsed.ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "{index:?} is not an index: expected a number from 0"
+        ))
+    })?;
+    let record = api.store.record(index).await.map_err(store_failed)?;
+    let missing = || {
+        let size = api.committed.borrow().checkpoint.size();
+        ApiError::not_found(
+            "unknown_record",
+            format!("the log has {size} entries, so none of index {index}"),
+        )
+    };
+    Ok(Json(api.record(record.ok_or_else(missing)?)))
+}
+
+/// The receipt of a call.
+#[utoipa::path(get, path = "/api/receipts/{id}",
+    params(("id" = String, Path, description = "From the answer's header x-tally-receipt-id")),
+    responses(
+        (status = 200, body = ReceiptFile),
+        (status = 202, body = ErrorBody, description = "The call runs, or its record is not yet durable"),
+        (status = 404, body = ErrorBody)))]
+pub(super) async fn receipt(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let parsed = Uuid::parse_str(&id).map_err(|_| {
+        ApiError::bad_request(format!("{id:?} is not a receipt id: expected a UUID"))
+    })?;
+    // Asked before the store: what is settled in between is found there.
+    let fate = api.calls.fate(&parsed);
+    if let Some(record) = api.store.receipt(&parsed).await.map_err(store_failed)? {
+        return Ok(Json(api.receipt_file(parsed, record)).into_response());
+    }
+    Err(match fate {
+        Fate::Pending => ApiError::new(
+            StatusCode::ACCEPTED,
+            "pending",
+            "the call runs, or its record is not yet durable; ask again",
+        )
+        .retry_after(1),
+        Fate::NoRecord => ApiError::not_found(
+            "no_record",
+            "the call gave no record: the provider refused it, or it counts nothing",
+        ),
+        Fate::Unknown => ApiError::not_found(
+            "unknown_receipt",
+            "no call had this receipt id, as far as is known",
+        ),
+    })
+}
+
+/// A key id's receipts.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UserReceipts {
+    /// The log's size.
+    size: u64,
+    /// Whose they are.
+    key_id: String,
+    /// Ascending by index.
+    receipts: Vec<ReceiptFile>,
+    /// The `after` of the next part, if there is one.
+    next: Option<u64>,
+}
+
+/// The receipts of a key id, in the log's order.
+#[utoipa::path(get, path = "/api/user/{key_id}/receipts",
+    params(("key_id" = String, Path, description = "64 hex digits"), Paging),
+    responses((status = 200, body = UserReceipts), (status = 400, body = ErrorBody)))]
+pub(super) async fn of_user(
+    State(api): State<Arc<Api>>,
+    Path(key_id): Path<String>,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<Json<UserReceipts>, ApiError> {
+    let key = parse_key_id(&key_id)?;
+    let (after, limit) = paging_of(paging)?;
+    let page = api
+        .store
+        .user_records(key, after, limit)
+        .await
+        .map_err(store_failed)?;
+    let next = next(&page);
+    let with_id = |record: store::Record| Some((record.receipt_id?, record));
+    let receipts = page.records.into_iter().filter_map(with_id);
+    let receipts = receipts
+        .map(|(id, record)| api.receipt_file(id, record))
+        .collect();
+    Ok(Json(UserReceipts {
+        size: page.size.get(),
+        key_id,
+        receipts,
+        next,
+    }))
+}
+
+impl Api {
+    fn record(&self, record: store::Record) -> Record {
+        let leaf_hash = Hash::leaf(&record.entry);
+        let receipt = Receipt::new(self.verifier.origin().clone(), record.index, leaf_hash);
+        Record {
+            index: record.index.get(),
+            entry: String::from_utf8_lossy(&record.entry).into_owned(),
+            leaf_hash: leaf_hash.to_string(),
+            receipt: receipt.note(&self.verifier, &record.signature),
+        }
+    }
+
+    fn receipt_file(&self, id: Uuid, record: store::Record) -> ReceiptFile {
+        ReceiptFile {
+            id: id.to_string(),
+            record: self.record(record),
+        }
+    }
+}
+
+/// Reads a key id from a path.
+pub(super) fn parse_key_id(text: &str) -> Result<Hash, ApiError> {
+    Hash::from_hex(text).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "{text:?} is not a key id: expected 64 lower-case hex digits"
+        ))
+    })
+}
+
+fn paging_of(
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<(Option<Index>, u32), ApiError> {
+    let Paging {
+        after,
+        limit: at_most,
+    } = query(paging)?;
+    let index = |n| Index::new(n).ok_or_else(|| ApiError::bad_request("after is at most 2^53 - 1"));
+    Ok((after.map(index).transpose()?, limit(at_most, 100)?))
+}
+
+fn next(page: &Page) -> Option<u64> {
+    page.records
+        .last()
+        .filter(|_| page.more)
+        .map(|record| record.index.get())
+}

@@ -1,0 +1,413 @@
+//! Sums: statistics, models, leaderboards, users, wallets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use protocol::name::Address;
+use protocol::record::{Outcome, Source};
+use serde::{Deserialize, Serialize};
+use time::{Date, Duration, Month};
+use utoipa::{IntoParams, ToSchema};
+
+use super::records::parse_key_id;
+use super::{Api, limit, query, store_failed};
+use crate::reply::{ApiError, ErrorBody};
+use crate::store::{self, Window};
+
+/// Sums over usage entries; counts that an entry does not have are 0.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Sums {
+    /// Usage entries.
+    records: u64,
+    /// Prompt tokens, cached ones included.
+    input: u64,
+    /// Of these read from a cache.
+    cache_read: u64,
+    /// Of these written to a cache.
+    cache_write: u64,
+    /// Generated tokens, reasoning included.
+    output: u64,
+    /// Of these reasoning.
+    reasoning: u64,
+    /// `input` + `output`.
+    total: u64,
+}
+
+/// Sums of one source. Sources are never added.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SourceSums {
+    /// How the records were observed: `proxy` or `custom`.
+    source: &'static str,
+    #[serde(flatten)]
+    sums: Sums,
+}
+
+/// Sums of one model.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ModelSums {
+    /// How the records were observed.
+    source: &'static str,
+    /// The provider's name.
+    provider: String,
+    /// The model; null where the answers named none.
+    model: Option<String>,
+    #[serde(flatten)]
+    sums: Sums,
+}
+
+/// The log as a whole.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stats {
+    /// The log's size.
+    size: u64,
+    /// Usage entries.
+    records: u64,
+    /// Distinct key ids.
+    users: u64,
+    /// Distinct pairs of provider and model.
+    models: u64,
+    /// Distinct wallets.
+    wallets: u64,
+    /// Sums by source.
+    sources: Vec<SourceSums>,
+    /// Usage entries by outcome.
+    outcomes: BTreeMap<&'static str, u64>,
+}
+
+/// The log as a whole.
+#[utoipa::path(get, path = "/api/stats", responses((status = 200, body = Stats)))]
+pub(super) async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, ApiError> {
+    let stats = api.store.stats().await.map_err(store_failed)?;
+    let mut outcomes: BTreeMap<_, _> = Outcome::ALL.iter().map(|o| (o.as_str(), 0)).collect();
+    for (outcome, records) in stats.outcomes {
+        if let Some(outcome) = Outcome::parse(&outcome) {
+            outcomes.insert(outcome.as_str(), records);
+        }
+    }
+    Ok(Json(Stats {
+        size: stats.size.get(),
+        records: outcomes.values().sum(),
+        users: stats.users,
+        models: stats.models,
+        wallets: stats.wallets,
+        sources: source_sums(stats.sources),
+        outcomes,
+    }))
+}
+
+/// Over which days.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Days {
+    /// The last so many UTC days, today included: 1 to 366; ever if not given.
+    days: Option<u32>,
+}
+
+/// What each model was used.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Models {
+    /// The log's size.
+    size: u64,
+    /// The first UTC day, YYYY-MM-DD, if there is a window.
+    from: Option<String>,
+    /// The last.
+    to: Option<String>,
+    /// By total, descending.
+    models: Vec<ModelSums>,
+}
+
+/// What each model was used.
+#[utoipa::path(get, path = "/api/models", params(Days), responses(
+    (status = 200, body = Models), (status = 400, body = ErrorBody)))]
+pub(super) async fn models(
+    State(api): State<Arc<Api>>,
+    days: Result<Query<Days>, QueryRejection>,
+) -> Result<Json<Models>, ApiError> {
+    let window = api.window(query(days)?.days)?;
+    let (size, models) = api.store.models(window).await.map_err(store_failed)?;
+    let (from, to) = dates(window);
+    Ok(Json(Models {
+        size: size.get(),
+        from,
+        to,
+        models: model_sums(models),
+    }))
+}
+
+/// Which part of a leaderboard.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Board {
+    /// The last so many UTC days, today included: 1 to 366; ever if not given.
+    days: Option<u32>,
+    /// At most so many rows: 1 to 1,000, 50 if not given.
+    limit: Option<u32>,
+    /// `proxy`, if not given, or `custom`.
+    source: Option<String>,
+}
+
+/// Which part of a model's leaderboard.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ModelBoard {
+    /// The model's name.
+    model: String,
+    /// At most so many rows: 1 to 1,000, 50 if not given.
+    limit: Option<u32>,
+    /// `proxy`, if not given, or `custom`.
+    source: Option<String>,
+}
+
+/// A leaderboard.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Leaderboard {
+    /// The log's size.
+    size: u64,
+    /// The first UTC day, YYYY-MM-DD, if there is a window.
+    from: Option<String>,
+    /// The last.
+    to: Option<String>,
+    /// How the records were observed.
+    source: &'static str,
+    /// By total, descending.
+    rows: Vec<Leader>,
+}
+
+/// A model's leaderboard.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ModelLeaderboard {
+    /// The log's size.
+    size: u64,
+    /// The model's name.
+    model: String,
+    /// How the records were observed.
+    source: &'static str,
+    /// By total, descending.
+    rows: Vec<Leader>,
+}
+
+/// A row of a leaderboard.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Leader {
+    /// Whose credential or link token it is.
+    key_id: String,
+    #[serde(flatten)]
+    sums: Sums,
+}
+
+/// The key ids that used most.
+#[utoipa::path(get, path = "/api/leaderboard", params(Board), responses(
+    (status = 200, body = Leaderboard), (status = 400, body = ErrorBody)))]
+pub(super) async fn leaderboard(
+    State(api): State<Arc<Api>>,
+    board: Result<Query<Board>, QueryRejection>,
+) -> Result<Json<Leaderboard>, ApiError> {
+    let board = query(board)?;
+    let (window, source) = (api.window(board.days)?, source(board.source.as_deref())?);
+    let limit = limit(board.limit, 50)?;
+    let (size, leaders) = api
+        .store
+        .leaders(source, window, limit)
+        .await
+        .map_err(store_failed)?;
+    let (from, to) = dates(window);
+    Ok(Json(Leaderboard {
+        size: size.get(),
+        from,
+        to,
+        source: source.as_str(),
+        rows: rows(leaders),
+    }))
+}
+
+/// The key ids that used most of one model.
+#[utoipa::path(get, path = "/api/leaderboard/model", params(ModelBoard), responses(
+    (status = 200, body = ModelLeaderboard), (status = 400, body = ErrorBody)))]
+pub(super) async fn model_leaderboard(
+    State(api): State<Arc<Api>>,
+    board: Result<Query<ModelBoard>, QueryRejection>,
+) -> Result<Json<ModelLeaderboard>, ApiError> {
+    let ModelBoard {
+        model,
+        limit: at_most,
+        source: observed,
+    } = query(board)?;
+    let (source, limit) = (source(observed.as_deref())?, limit(at_most, 50)?);
+    let board = api.store.model_leaders(source, &model, limit).await;
+    let (size, leaders) = board.map_err(store_failed)?;
+    Ok(Json(ModelLeaderboard {
+        size: size.get(),
+        model,
+        source: source.as_str(),
+        rows: rows(leaders),
+    }))
+}
+
+/// What a key id used.
+#[derive(Serialize, ToSchema)]
+pub(super) struct User {
+    /// The log's size.
+    size: u64,
+    /// Whose credential or link token it is.
+    key_id: String,
+    /// Sums by source.
+    sources: Vec<SourceSums>,
+    /// Sums by source, provider and model.
+    models: Vec<ModelSums>,
+}
+
+/// What a key id used.
+#[utoipa::path(get, path = "/api/user/{key_id}",
+    params(("key_id" = String, Path, description = "64 hex digits")),
+    responses((status = 200, body = User), (status = 400, body = ErrorBody)))]
+pub(super) async fn user(
+    State(api): State<Arc<Api>>,
+    Path(key_id): Path<String>,
+) -> Result<Json<User>, ApiError> {
+    let key = parse_key_id(&key_id)?;
+    let (size, sources, models) = api.store.user(key).await.map_err(store_failed)?;
+    let (sources, models) = (source_sums(sources), model_sums(models));
+    Ok(Json(User {
+        size: size.get(),
+        key_id,
+        sources,
+        models,
+    }))
+}
+
+/// What names a wallet.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Wallet {
+    /// The log's size.
+    size: u64,
+    /// The wallet, in lower case.
+    wallet: String,
+    /// Sums of records whose key was bound to it.
+    bound: Vec<SourceSums>,
+    /// Sums of records whose requests named it; nobody proved anything.
+    claimed: Vec<SourceSums>,
+}
+
+/// What names a wallet.
+#[utoipa::path(get, path = "/api/wallet/{addr}",
+    params(("addr" = String, Path, description = "0x and 40 hex digits")),
+    responses((status = 200, body = Wallet), (status = 400, body = ErrorBody)))]
+pub(super) async fn wallet(
+    State(api): State<Arc<Api>>,
+    Path(address): Path<String>,
+) -> Result<Json<Wallet>, ApiError> {
+    let wallet = Address::from_any_case(&address).ok_or_else(|| ApiError::bad_wallet(&address))?;
+    let (size, [bound, claimed]) = api.store.wallet(wallet).await.map_err(store_failed)?;
+    Ok(Json(Wallet {
+        size: size.get(),
+        wallet: wallet.to_string(),
+        bound: source_sums(bound),
+        claimed: source_sums(claimed),
+    }))
+}
+
+impl Api {
+    fn window(&self, days: Option<u32>) -> Result<Option<Window>, ApiError> {
+        let Some(days) = days else { return Ok(None) };
+        if !(1..=366).contains(&days) {
+            return Err(ApiError::bad_request("days is 1 to 366"));
+        }
+        let to = self.today();
+        Ok(Some(Window {
+            from: to.saturating_sub(u64::from(days) - 1),
+            to,
+        }))
+    }
+}
+
+fn source(given: Option<&str>) -> Result<Source, ApiError> {
+    let source = Source::parse(given.unwrap_or("proxy"));
+    source.ok_or_else(|| ApiError::bad_request("source is proxy or custom"))
+}
+
+fn dates(window: Option<Window>) -> (Option<String>, Option<String>) {
+    (window.map(|w| date(w.from)), window.map(|w| date(w.to)))
+}
+
+/// YYYY-MM-DD.
+fn date(day: u64) -> String {
+    let epoch = Date::from_calendar_date(1970, Month::January, 1).expect("a date");
+    let day = i64::try_from(day).ok().map(Duration::days);
+    let date = day
+        .and_then(|day| epoch.checked_add(day))
+        .unwrap_or(Date::MAX);
+    format!(
+        "{:04}-{:02}-{:02}",
+        date.year(),
+        u8::from(date.month()),
+        date.day()
+    )
+}
+
+fn rows(leaders: Vec<store::Leader>) -> Vec<Leader> {
+    let row = |l: store::Leader| Leader {
+        key_id: l.key_id.to_string(),
+        sums: l.sums.into(),
+    };
+    leaders.into_iter().map(row).collect()
+}
+
+fn source_sums(sums: Vec<(Source, store::Sums)>) -> Vec<SourceSums> {
+    let row = |(source, sums): (Source, store::Sums)| SourceSums {
+        source: source.as_str(),
+        sums: sums.into(),
+    };
+    sums.into_iter().map(row).collect()
+}
+
+fn model_sums(models: Vec<store::ModelSums>) -> Vec<ModelSums> {
+    let row = |m: store::ModelSums| ModelSums {
+        source: m.source.as_str(),
+        provider: m.provider,
+        model: Some(m.model).filter(|m| !m.is_empty()),
+        sums: m.sums.into(),
+    };
+    models.into_iter().map(row).collect()
+}
+
+impl From<store::Sums> for Sums {
+    fn from(sums: store::Sums) -> Self {
+        let store::Sums {
+            records,
+            input,
+            cache_read,
+            cache_write,
+            output,
+            reasoning,
+        } = sums;
+        let total = input + output;
+        Self {
+            records,
+            input,
+            cache_read,
+            cache_write,
+            output,
+            reasoning,
+            total,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_dates() {
+        for (day, text) in [
+            (0, "1970-01-01"),
+            (19_782, "2024-02-29"),
+            (20_779, "2026-11-22"),
+        ] {
+            assert_eq!(date(day), text);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Given, LogFormat, NamedUrl};
+
+/// A transparent proxy in front of LLM providers that keeps a verifiable log of token usage.
+///
+/// Point an SDK's base URL at it and use your own API key as before: the call
+/// is forwarded untouched, the provider's own usage numbers become a record in
+/// an append-only Merkle log, and you get a signed receipt. Prompts, answers
+/// and keys are never stored.
+///
+/// Anyone can check the log: sentinel --watch <this gateway's URL>
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The same with a stand-in provider inside that needs no API key: it keeps
+    /// sending calls of every kind through the proxy, so that the whole loop
+    /// can be watched. Data in ./tally-demo unless --data-dir says otherwise.
+    Demo(Options),
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Task {
+    /// Run a gateway.
+    Serve(Given),
+    /// Run a gateway with a stand-in provider and calls.
+    Demo(Given),
+}
+
+#[derive(Args, Debug)]
+struct Options {
+    /// The address to listen on [default: 127.0.0.1:8787]
+    #[arg(long, env = "TALLY_LISTEN", value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+
+    /// The folder for database, keys and journal; created if it is not there
+    /// [default: ./tally-data]. One gateway at a time may use it.
+    #[arg(long, env = "TALLY_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// The log's public name: a host name with a dot and an optional path, such
+    /// as log.example.org. Chosen once, at the first start, and kept for ever;
+    /// without it the log is called tally.invalid/<hash of its key>.
+    #[arg(long, env = "TALLY_ORIGIN", value_name = "NAME")]
+    origin: Option<String>,
+
+    /// A TOML file with these settings (listen, data_dir, origin, log_format,
+    /// and a table [upstreams]); flags and environment win over it.
+    #[arg(long, env = "TALLY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where a provider is; may be repeated. /NAME/<rest> goes to URL/<rest>,
+    /// so the URL ends before the provider's own path: openai=https://api.openai.com.
+    /// A name that is not known (a-z, 0-9, hyphen) is read as OpenAI-compatible.
+    #[arg(
+        long = "upstream",
+        env = "TALLY_UPSTREAM",
+        value_name = "NAME=URL",
+        value_delimiter = ','
+    )]
+    upstreams: Vec<NamedUrl>,
+
+    /// How log lines look [default: text]
+    #[arg(long, env = "TALLY_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+impl Cli {
+    /// What is asked for.
+    pub fn task(self) -> Task {
+        match self.command {
+            None => Task::Serve(self.options.given()),
+            Some(Command::Demo(options)) => Task::Demo(options.given()),
+        }
+    }
+}
+
+impl Options {
+    fn given(self) -> Given {
+        let Self {
+            listen,
+            data_dir,
+            origin,
+            config,
+            upstreams,
+            log_format,
+        } = self;
+        Given {
+            config,
+            listen,
+            data_dir,
+            origin,
+            upstreams,
+            log_format,
+        }
+    }
+}

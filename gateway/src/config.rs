@@ -1,0 +1,392 @@
+//! Configuration: flags, then environment, then the TOML file, then defaults.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use http::Uri;
+use protocol::key::{Origin, OriginError};
+use protocol::name::Name;
+use serde::Deserialize;
+
+use crate::usage::Dialect;
+
+/// Path segments that are the gateway's own, so no upstream may be called so.
+const RESERVED: &[&str] = &["api", "checkpoint", "healthz", "metrics", "readyz", "tile"];
+
+/// Where providers are by default.
+const UPSTREAMS: &[(&str, &str)] = &[
+    ("openai", "https://api.openai.com"),
+    ("anthropic", "https://api.anthropic.com"),
+];
+
+/// A complete, checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// The folder that holds database, keys and journal.
+    pub data_dir: PathBuf,
+    /// The log's origin, if one was chosen.
+    pub origin: Option<Origin>,
+    /// Providers by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// A provider that calls are forwarded to.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// The provider's name, as records have it.
+    pub name: Name,
+    /// Where it is: scheme, authority and what comes before the provider's own path.
+    pub base: Base,
+    /// How its answers are read.
+    pub dialect: Dialect,
+    /// Whether it checks credentials; where it does not, calls are anonymous.
+    pub checks_credentials: bool,
+}
+
+/// The part of an upstream's URL that stands before the provider's own path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    uri: Uri,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What flags and environment say; what they leave open is `None`.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Option<SocketAddr>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--origin`
+    pub origin: Option<String>,
+    /// `--upstream`
+    pub upstreams: Vec<NamedUrl>,
+    /// `--log-format`
+    pub log_format: Option<LogFormat>,
+}
+
+/// `NAME=URL`, as `--upstream` takes it.
+#[derive(Clone, Debug)]
+pub struct NamedUrl {
+    name: String,
+    base: Base,
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("the configuration file {} can't be read", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("the configuration file {} is not valid", path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// The origin is none.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// An upstream's name or URL.
+    #[error("upstream {name:?}: {problem}")]
+    Upstream {
+        /// The upstream.
+        name: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<SocketAddr>,
+    data_dir: Option<PathBuf>,
+    origin: Option<String>,
+    log_format: Option<LogFormat>,
+    #[serde(default)]
+    upstreams: BTreeMap<String, FileUpstream>,
+}
+
+/// A URL alone, or a table with more.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum FileUpstream {
+    Url(String),
+    Table(UpstreamTable),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpstreamTable {
+    url: String,
+    checks_credentials: Option<bool>,
+}
+
+impl Config {
+    /// Puts together what was given, the file it names, and the defaults.
+    ///
+    /// # Errors
+    /// The file, the origin or an upstream is wrong.
+    pub fn resolve(given: Given) -> Result<Self, ConfigError> {
+        let file = given
+            .config
+            .as_deref()
+            .map(read)
+            .transpose()?
+            .unwrap_or_default();
+        let origin = given.origin.or(file.origin);
+        let mut upstreams = BTreeMap::new();
+        let mut add = |name: &str, base, checks: Option<bool>| {
+            let upstream = Upstream::new(name, base, checks)?;
+            upstreams.insert(name.to_owned(), upstream);
+            Ok::<_, ConfigError>(())
+        };
+        for (name, url) in UPSTREAMS {
+            add(name, Base::parse(name, url)?, None)?;
+        }
+        for (name, upstream) in file.upstreams {
+            let (url, checks) = match upstream {
+                FileUpstream::Url(url) => (url, None),
+                FileUpstream::Table(table) => (table.url, table.checks_credentials),
+            };
+            add(&name, Base::parse(&name, &url)?, checks)?;
+        }
+        for NamedUrl { name, base } in given.upstreams {
+            add(&name, base, None)?;
+        }
+        Ok(Self {
+            listen: given
+                .listen
+                .or(file.listen)
+                .unwrap_or((Ipv4Addr::LOCALHOST, 8787).into()),
+            data_dir: given
+                .data_dir
+                .or(file.data_dir)
+                .unwrap_or_else(|| "tally-data".into()),
+            origin: origin.map(|text| Origin::parse(&text)).transpose()?,
+            upstreams,
+            log_format: given.log_format.or(file.log_format).unwrap_or_default(),
+        })
+    }
+}
+
+impl Upstream {
+    fn new(name: &str, base: Base, checks: Option<bool>) -> Result<Self, ConfigError> {
+        let wrong = |problem| ConfigError::Upstream {
+            name: name.into(),
+            problem,
+        };
+        let fits = (1..=32).contains(&name.len())
+            && name
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        if !fits {
+            return Err(wrong("a name is 1 to 32 of a-z, 0-9 and hyphen"));
+        }
+        if RESERVED.contains(&name) {
+            return Err(wrong("this name is one of the gateway's own paths"));
+        }
+        Ok(Self {
+            name: Name::new(name).ok_or(wrong("a name is 1 to 32 of a-z, 0-9 and hyphen"))?,
+            base,
+            dialect: Dialect::of(name),
+            checks_credentials: checks.unwrap_or(name != "ollama"),
+        })
+    }
+
+    /// What an operator should know of this upstream's URL, if anything.
+    pub fn warning(&self) -> Option<String> {
+        let path = self.base.uri.path().trim_end_matches('/');
+        path.ends_with("/v1").then(|| {
+            format!(
+                "upstream {}: {} ends in /v1, so calls go to {}/<path of the call>; \
+                 usually the URL ends before the provider's own path, as in {}",
+                self.name,
+                self.base,
+                self.base,
+                self.base.to_string().trim_end_matches("/v1"),
+            )
+        })
+    }
+}
+
+impl Base {
+    fn parse(name: &str, url: &str) -> Result<Self, ConfigError> {
+        let wrong = |problem| ConfigError::Upstream {
+            name: name.into(),
+            problem,
+        };
+        let uri: Uri = url
+            .trim_end_matches('/')
+            .parse()
+            .map_err(|_| wrong("not a URL; expected something like https://api.example.com"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(wrong(
+                "the URL begins with https:// (or http:// for a local server)",
+            ));
+        }
+        let authority = uri.authority().ok_or(wrong("the URL names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(wrong("the URL may not hold a user or password"));
+        }
+        if uri.query().is_some() {
+            return Err(wrong("the URL may not have a query"));
+        }
+        Ok(Self { uri })
+    }
+
+    /// A server on this machine.
+    pub fn local(address: SocketAddr) -> Self {
+        let uri = format!("http://{address}")
+            .parse()
+            .expect("an address is an authority");
+        Self { uri }
+    }
+
+    /// The URI of a call: this base, then `/rest`, query included.
+    ///
+    /// # Errors
+    /// `rest` can't stand in a URI.
+    pub fn join(&self, rest: &str) -> Result<Uri, http::Error> {
+        let base = self.uri.path().trim_end_matches('/');
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = Some(format!("{base}/{rest}").parse()?);
+        Ok(Uri::from_parts(parts)?)
+    }
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.uri.to_string().trim_end_matches('/'))
+    }
+}
+
+impl std::str::FromStr for NamedUrl {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, url) = text.split_once('=').ok_or_else(|| ConfigError::Upstream {
+            name: text.into(),
+            problem: "expected NAME=URL, such as openai=https://api.openai.com",
+        })?;
+        Ok(Self {
+            name: name.into(),
+            base: Base::parse(name, url)?,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.into(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        path: path.into(),
+        source: Box::new(source),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(text: &str) -> Result<Config, ConfigError> {
+        let upstreams = vec![text.parse()?];
+        Config::resolve(Given {
+            upstreams,
+            ..Given::default()
+        })
+    }
+
+    #[test]
+    fn upstreams_are_names_and_urls() {
+        for (text, rest, joined) in [
+            (
+                "openai=http://127.0.0.1:1",
+                "v1/x?y=z",
+                "http://127.0.0.1:1/v1/x?y=z",
+            ),
+            (
+                "my-vllm=https://h.example/p/",
+                "v1/x",
+                "https://h.example/p/v1/x",
+            ),
+        ] {
+            let config = upstream(text).expect("valid");
+            let name = text.split('=').next().expect("a name");
+            let uri = config.upstreams[name].base.join(rest).expect("joins");
+            assert_eq!(uri.to_string(), joined);
+        }
+        for bad in [
+            "openai",
+            "=https://a.b",
+            "Upper=https://a.b",
+            "api=https://a.b",
+            "x=ftp://a.b",
+            "x=a.b",
+            "x=https://u:p@a.b",
+            "x=https://a.b?k=v",
+            "x=https://",
+        ] {
+            assert!(upstream(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_url_with_the_providers_path_is_warned_of() {
+        let config = upstream("openai=https://api.openai.com/v1").expect("valid");
+        assert!(config.upstreams["openai"].warning().is_some());
+        assert!(config.upstreams["anthropic"].warning().is_none());
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let path = std::env::temp_dir().join(format!("tally-{}.toml", uuid::Uuid::now_v7()));
+        let text = "listen = \"127.0.0.1:9\"\norigin = \"file.example\"\n[upstreams]\nlocal = { url = \"http://l\", checks_credentials = false }\n";
+        std::fs::write(&path, text).expect("writes");
+        let listen = Some(([127, 0, 0, 1], 7).into());
+        let given = Given {
+            config: Some(path.clone()),
+            listen,
+            ..Given::default()
+        };
+        let config = Config::resolve(given).expect("valid");
+        std::fs::remove_file(path).expect("there");
+        assert_eq!(config.listen.port(), 7);
+        assert_eq!(
+            config.origin.map(|o| o.to_string()).as_deref(),
+            Some("file.example")
+        );
+        assert!(!config.upstreams["local"].checks_credentials);
+        assert_eq!(config.data_dir, Path::new("tally-data"));
+    }
+}

@@ -1,0 +1,43 @@
+//! The demo: a gateway, a stand-in provider in the same process, and a caller
+//! that keeps sending calls of every kind through the proxy.
+
+mod caller;
+mod provider;
+
+use crate::config::{Config, Given};
+use crate::server::{Server, ServerError, stop_signal};
+use crate::web;
+
+/// What a demo does unless told otherwise.
+pub fn defaults(mut given: Given) -> Given {
+    given.data_dir.get_or_insert_with(|| "tally-demo".into());
+    given
+}
+
+/// Runs the demo until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`ServerError`].
+pub async fn run(mut config: Config) -> Result<(), ServerError> {
+    let stop = stop_signal().map_err(ServerError::Signals)?;
+    let provider = provider::start()
+        .await
+        .map_err(|source| ServerError::Listen {
+            address: ([127, 0, 0, 1], 0).into(),
+            source,
+        })?;
+    for upstream in config.upstreams.values_mut() {
+        upstream.base = crate::config::Base::local(provider);
+    }
+    let server = Server::bind(&config).await?;
+    let url = web::url(server.address());
+    println!(
+        "{}",
+        web::greeting(&config, server.address(), server.vkey())
+    );
+    println!("Demo: a stand-in provider answers, and a call goes out every half second.\n");
+    let calls = tokio::spawn(caller::run(url));
+    let ended = server.run(stop).await;
+    calls.abort();
+    ended
+}

@@ -1,0 +1,16 @@
+//! The log: what is in flight, what is pending, the one sequencer, publication.
+//!
+//! ```text
+//! calls (journal) -> pool -> sequencer -> store
+//!                               |
+//!                           committed -> publish
+//! ```
+//! Out of scope: HTTP, and how usage was read.
+
+pub mod calls;
+mod journal;
+pub mod pool;
+pub mod publish;
+pub mod sequencer;
+
+pub use journal::{JournalError, Unfinished, unfinished};

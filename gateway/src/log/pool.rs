@@ -1,0 +1,77 @@
+//! The pool: what waits to be sequenced. Bounded by the places that calls hold.
+
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use protocol::entry::Body;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::calls::Call;
+
+/// What is to become an entry.
+#[derive(Debug)]
+pub struct Submission {
+    /// What the entry says.
+    pub body: Body,
+    /// The id of its receipt, to which the body commits; entry 0 has none.
+    pub receipt_id: Option<Uuid>,
+    /// Dropped if an entry has the same response commitment: a retrieval of
+    /// what is recorded already.
+    pub once: bool,
+    /// The call that it settles. Further records of one call have none.
+    pub call: Option<Call>,
+}
+
+/// What waits to be sequenced.
+#[derive(Debug, Default)]
+pub struct Pool {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    submissions: Vec<Submission>,
+    closed: bool,
+}
+
+impl Pool {
+    /// Hands a submission to the sequencer. After [`Pool::close`] it is left
+    /// to the next process.
+    pub fn submit(&self, submission: Submission) {
+        let mut waiting = self.waiting();
+        if !waiting.closed {
+            waiting.submissions.push(submission);
+            drop(waiting);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Ends the pool: the sequencer gets what is there, then nothing more.
+    pub fn close(&self) {
+        self.waiting().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// All that has piled up, once there is something; `None` when the pool
+    /// is closed and empty.
+    pub(super) async fn take(&self) -> Option<Vec<Submission>> {
+        loop {
+            {
+                let mut waiting = self.waiting();
+                if !waiting.submissions.is_empty() {
+                    return Some(mem::take(&mut waiting.submissions));
+                }
+                if waiting.closed {
+                    return None;
+                }
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

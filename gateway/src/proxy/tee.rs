@@ -1,0 +1,162 @@
+//! The tee: passes a body's frames on as they are and shows them to the meter.
+//!
+//! There is no channel between upstream and client, so back-pressure is the
+//! connection's own, and dropping the body cancels the upstream call.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use protocol::entry::Body as EntryBody;
+use protocol::hash::{receipt_commitment, response_commitment};
+use protocol::name::Name;
+use protocol::record::{Link, Usage};
+use uuid::Uuid;
+
+use crate::log::Unfinished;
+use crate::log::calls::Call;
+use crate::log::pool::{Pool, Submission};
+use crate::usage::{Dialect, End, Meter, Metered, base_model};
+
+/// A provider's body on its way to the client.
+#[derive(Debug)]
+pub struct Tee {
+    body: Incoming,
+    metering: Option<Box<Metering>>,
+}
+
+/// The meter of one call and where its records go.
+#[derive(Debug)]
+pub(super) struct Metering {
+    /// Taken when the body ends.
+    pub(super) meter: Option<Meter>,
+    pub(super) dialect: Dialect,
+    /// Settled by the first record, or dropped without one.
+    pub(super) call: Option<Call>,
+    pub(super) draft: Unfinished,
+    pub(super) once: bool,
+    pub(super) pool: Arc<Pool>,
+}
+
+impl Tee {
+    /// A body that no record is made of.
+    pub(super) fn passing(body: Incoming) -> Self {
+        Self {
+            body,
+            metering: None,
+        }
+    }
+
+    /// A body that is metered.
+    pub(super) fn metering(body: Incoming, metering: Metering) -> Self {
+        Self {
+            body,
+            metering: Some(Box::new(metering)),
+        }
+    }
+
+    fn finish(&mut self, end: End) {
+        if let Some(metering) = self.metering.take() {
+            metering.finish(end);
+        }
+    }
+}
+
+impl Body for Tee {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(metering), Some(data)) = (&mut self.metering, frame.data_ref()) {
+                    metering.feed(data);
+                }
+                // A body of known length is never polled to its end.
+                if self.body.is_end_stream() {
+                    self.finish(End::Complete);
+                }
+            }
+            Some(Err(_)) => self.finish(End::ProviderBroke),
+            None => self.finish(End::Complete),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Tee {
+    fn drop(&mut self) {
+        let end = if self.body.is_end_stream() {
+            End::Complete
+        } else {
+            End::ClientLeft
+        };
+        self.finish(end);
+    }
+}
+
+impl Metering {
+    fn feed(&mut self, data: &[u8]) {
+        let Some(meter) = &mut self.meter else { return };
+        meter.feed(data);
+        let finished: Vec<_> = std::iter::from_fn(|| meter.take()).collect();
+        for metered in finished {
+            self.submit(metered);
+        }
+    }
+
+    fn finish(mut self: Box<Self>, end: End) {
+        let Some(meter) = self.meter.take() else {
+            return;
+        };
+        for metered in meter.finish(end) {
+            self.submit(metered);
+        }
+    }
+
+    fn submit(&mut self, metered: Metered) {
+        let call = self.call.take();
+        // The header's receipt id is that of the first record; further ones
+        // (lines of a batch's results) get their own.
+        let id = call.as_ref().map_or_else(Uuid::now_v7, Call::id);
+        let provider = self.draft.provider.clone();
+        let response = metered.response_id.as_deref();
+        let model = metered
+            .model
+            .as_deref()
+            .and_then(|m| base_model(self.dialect, m));
+        let usage = Usage {
+            receipt: receipt_commitment(id.as_bytes()),
+            key_id: self.draft.key_id,
+            wallet: self.draft.wallet.map(|wallet| (wallet, Link::Claimed)),
+            source: self.draft.source,
+            model: model.and_then(Name::new),
+            counts: metered.counts,
+            outcome: metered.outcome,
+            inconsistent: metered.inconsistent,
+            response: response.map(|r| response_commitment(provider.as_str(), r)),
+            provider,
+        };
+        self.pool.submit(Submission {
+            body: EntryBody::Usage(usage),
+            receipt_id: Some(id),
+            once: self.once,
+            call,
+        });
+    }
+}

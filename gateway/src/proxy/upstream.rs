@@ -1,0 +1,88 @@
+//! The client for providers: connections are pooled, TLS trusts the system's
+//! authorities, HTTPS_PROXY and NO_PROXY are honoured.
+//!
+//! hyper's own client: per call it costs a third less than the layers above it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tower::Service;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Sends requests with bodies as they come in.
+pub(super) type Client = legacy::Client<Connector, Incoming>;
+
+/// A client on the system's certificate authorities.
+pub(super) fn client() -> io::Result<Client> {
+    let mut http = HttpConnector::new();
+    http.set_nodelay(true);
+    http.enforce_http(false);
+    http.set_connect_timeout(Some(Duration::from_secs(10)));
+    http.set_keepalive(Some(Duration::from_secs(60)));
+    let connector = Connector {
+        direct: https(http.clone())?,
+        http,
+        proxies: Arc::new(Matcher::from_env()),
+    };
+    Ok(legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        // Below the idle limits of providers, so that no call meets a closing connection.
+        .pool_idle_timeout(Duration::from_secs(30))
+        .pool_max_idle_per_host(1024)
+        .build(connector))
+}
+
+fn https<C>(connector: C) -> io::Result<HttpsConnector<C>> {
+    let builder = HttpsConnectorBuilder::new().with_native_roots()?;
+    Ok(builder
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(connector))
+}
+
+/// Connects directly, or through the proxy that the environment names.
+#[derive(Clone, Debug)]
+pub(super) struct Connector {
+    direct: HttpsConnector<HttpConnector>,
+    http: HttpConnector,
+    proxies: Arc<Matcher>,
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.direct.poll_ready(cx)
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        let https_only = target.scheme_str() == Some("https");
+        let Some(proxy) = self.proxies.intercept(&target).filter(|_| https_only) else {
+            return Box::pin(self.direct.call(target));
+        };
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.http.clone());
+        if let Some(auth) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(auth.clone());
+        }
+        match https(tunnel) {
+            Ok(mut through) => Box::pin(through.call(target)),
+            Err(error) => Box::pin(std::future::ready(Err(error.into()))),
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! The server: puts the rooms together, listens, and shuts down in order.
+
+use std::convert::Infallible;
+use std::io::{self, IsTerminal as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use protocol::entry::{Body, Entry, Log, RULES};
+use protocol::hash::receipt_commitment;
+use protocol::index::{Index, TreeSize};
+use protocol::key::{Origin, Signer, VerifierKey};
+use protocol::name::Address;
+use protocol::record::{Counts, Link, Outcome, Usage};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tower::ServiceExt as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::api::{self, Api};
+use crate::config::{Config, LogFormat};
+use crate::keys::{DataDir, DataDirError, default_origin};
+use crate::log::calls::Calls;
+use crate::log::pool::{Pool, Submission};
+use crate::log::sequencer::{Clock, Committed, Sequencer, system_clock};
+use crate::log::{JournalError, Unfinished, publish, unfinished};
+use crate::proxy::Proxy;
+use crate::reply::Reply;
+use crate::store::{AppendError, Store, StoreError};
+use crate::web;
+
+/// How long what is in flight may take to finish once shutdown begins.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// How long an entry may take to be under a published checkpoint.
+const PUBLISH_MAX: u64 = 10;
+
+/// Time between totals entries, in seconds.
+const TOTALS_INTERVAL: u64 = 600;
+
+/// Why a gateway can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The data directory or a key in it.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The database.
+    #[error("the database {} can't be used", path.display())]
+    Store {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Another writer.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The address.
+    #[error("can't listen on {address}; choose another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificate authorities.
+    #[error("the system's certificate authorities can't be read")]
+    Authorities(#[source] io::Error),
+    /// Signals can't be waited for.
+    #[error("signals can't be waited for")]
+    Signals(#[source] io::Error),
+    /// The stored log has another name.
+    #[error(
+        "this log is called {kept} and keeps its name for ever; start without --origin, or begin a new log in another --data-dir to call it {asked}"
+    )]
+    Origin {
+        /// What the log is called.
+        kept: Origin,
+        /// What was asked for.
+        asked: Origin,
+    },
+    /// The stored log has another key.
+    #[error("the key files in {} are not those of the log in its database; restore them from a backup", .0.display())]
+    ForeignKey(PathBuf),
+    /// Entry 0 can't be read.
+    #[error("the database does not hold a log: entry 0 is not what it should be")]
+    NoLog,
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    verifier: VerifierKey,
+    listener: TcpListener,
+    front: Arc<Front>,
+    calls: Calls,
+    pool: Arc<Pool>,
+    store: Store,
+    committed: watch::Receiver<Committed>,
+    sequencer: JoinHandle<Result<(), AppendError>>,
+    // Held until the end: a second gateway must not take the folder before.
+    _data: DataDir,
+}
+
+/// What every request goes through.
+#[derive(Debug)]
+struct Front {
+    proxy: Proxy,
+    router: Router,
+}
+
+impl Server {
+    /// Opens the log and the listening socket. Connections wait until [`Server::run`].
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn bind(config: &Config) -> Result<Self, ServerError> {
+        Self::bind_with_clock(config, system_clock).await
+    }
+
+    /// [`Server::bind`] with another clock.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn bind_with_clock(config: &Config, clock: Clock) -> Result<Self, ServerError> {
+        let data = DataDir::take(&config.data_dir)?;
+        let seed = data.log_seed()?;
+        let evm_key = data.evm_address()?;
+        let path = data.database();
+        let failed = |source| ServerError::Store {
+            path: path.clone(),
+            source,
+        };
+        let store = Store::open(&path).await.map_err(failed)?;
+        let origin = settle_origin(&store, config, &seed, evm_key).await?;
+        // The address before the first entry: a port in use leaves no trace.
+        let listener =
+            TcpListener::bind(config.listen)
+                .await
+                .map_err(|source| ServerError::Listen {
+                    address: config.listen,
+                    source,
+                })?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| ServerError::Listen {
+                address: config.listen,
+                source,
+            })?;
+
+        let signer = Arc::new(Signer::new(origin.clone(), &seed));
+        let verifier = signer.verifier().clone();
+        let resumed = Sequencer::resume(store.clone(), signer, clock).await;
+        let mut sequencer = resumed.map_err(failed)?;
+        if sequencer.size() == TreeSize::ZERO {
+            sequencer.append(vec![genesis(&verifier, evm_key)]).await?;
+        }
+        settle_unfinished(&data, &store, &mut sequencer)
+            .await
+            .map_err(|error| match error {
+                Unsettled::Store(source) => failed(source),
+                Unsettled::Other(error) => error,
+            })?;
+        let calls = Calls::open(&data.journal())?;
+        let pool = Arc::new(Pool::default());
+        let committed = sequencer.committed();
+        let health = sequencer.health();
+        let first = committed.borrow().clone();
+        let (publisher, published) = watch::channel(first);
+        tokio::spawn(publish::run(committed.clone(), publisher));
+        let sequencer = tokio::spawn(sequencer.run(Arc::clone(&pool)));
+
+        let upstreams = config.upstreams.clone();
+        let proxy = Proxy::new(origin, upstreams, calls.clone(), Arc::clone(&pool), clock)
+            .map_err(ServerError::Authorities)?;
+        let api = Api {
+            verifier: verifier.clone(),
+            store: store.clone(),
+            calls: calls.clone(),
+            committed: committed.clone(),
+            published,
+            health,
+            metrics: recorder(),
+            clock,
+        };
+        let router = web::router(api.clone()).merge(api::router(api));
+        let front = Arc::new(Front { proxy, router });
+        Ok(Self {
+            address,
+            verifier,
+            listener,
+            front,
+            calls,
+            pool,
+            store,
+            committed,
+            sequencer,
+            _data: data,
+        })
+    }
+
+    /// The address that is listened on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The log's verifier key.
+    pub fn vkey(&self) -> &VerifierKey {
+        &self.verifier
+    }
+
+    /// The log's newest durable state.
+    pub fn committed(&self) -> watch::Receiver<Committed> {
+        self.committed.clone()
+    }
+
+    /// Serves until `stop` resolves, then finishes what is in flight (15 s at
+    /// the most) and commits it.
+    ///
+    /// # Errors
+    /// Another writer moved the log.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let Self {
+            listener,
+            front,
+            calls,
+            pool,
+            store,
+            mut sequencer,
+            _data,
+            ..
+        } = self;
+        let graceful = GracefulShutdown::new();
+        let mut stop = std::pin::pin!(stop);
+        let ended = loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        tokio::spawn(serve(stream, Arc::clone(&front), graceful.watcher()));
+                    }
+                    Err(error) => {
+                        // Out of file descriptors, most likely: others must close first.
+                        tracing::warn!(error = &error as &dyn std::error::Error, "accept");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                },
+                ended = &mut sequencer => break Some(ended),
+                () = &mut stop => break None,
+            }
+        };
+        drop(listener);
+        if let Some(ended) = ended {
+            calls.close();
+            return Ok(ended.expect("the sequencer does not panic")?);
+        }
+        tracing::info!("shutting down: finishing what is in flight");
+        let deadline = tokio::time::Instant::now() + GRACE;
+        if tokio::time::timeout_at(deadline, graceful.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                calls = calls.pending(),
+                "cut off; they will be recorded as unknown"
+            );
+        }
+        // What is cut off from here on is left to the next process.
+        calls.close();
+        pool.close();
+        let committed = tokio::time::timeout(GRACE, sequencer).await;
+        store.close().await;
+        match committed {
+            Ok(ended) => Ok(ended.expect("the sequencer does not panic")?),
+            Err(_) => {
+                tracing::error!("records can't be stored; their calls will be recorded as unknown");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Runs a gateway until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`ServerError`].
+pub async fn run(config: Config) -> Result<(), ServerError> {
+    let stop = stop_signal().map_err(ServerError::Signals)?;
+    let server = Server::bind(&config).await?;
+    for warning in config.upstreams.values().filter_map(|u| u.warning()) {
+        tracing::warn!("{warning}");
+    }
+    println!(
+        "{}",
+        web::greeting(&config, server.address(), server.vkey())
+    );
+    server.run(stop).await
+}
+
+/// Resolves at SIGTERM or SIGINT.
+///
+/// # Errors
+/// The handlers can't be installed.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// No core dumps: memory holds credentials and answers.
+pub fn harden() {
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
+        eprintln!("gateway: core dumps can't be switched off: {error}");
+    }
+}
+
+/// Log lines to stderr; RUST_LOG filters them.
+pub fn init_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match format {
+        LogFormat::Text => lines
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+/// One recorder a process, however many servers tests start.
+fn recorder() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new().install_recorder();
+            recorder.expect("no other recorder is installed in this process")
+        })
+        .clone()
+}
+
+async fn serve(stream: TcpStream, front: Arc<Front>, watcher: Watcher) {
+    // Chunks of a stream are small and must not wait for one another.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let front = Arc::clone(&front);
+        async move { Ok::<_, Infallible>(front.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
+    // Errors here are clients that left or spoke no HTTP.
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(error = &error as &dyn std::error::Error, "connection");
+    }
+}
+
+impl Front {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+        if self.proxy.serves(request.uri().path()) {
+            return self.proxy.forward(request).await;
+        }
+        let answer = self
+            .router
+            .clone()
+            .oneshot(request.map(axum::body::Body::new))
+            .await;
+        match answer {
+            Ok(response) => response.map(Reply::Own),
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// The log's name: the stored one, else the chosen one, else one after its key.
+async fn settle_origin(
+    store: &Store,
+    config: &Config,
+    seed: &[u8; 32],
+    evm_key: Address,
+) -> Result<Origin, ServerError> {
+    let asked = config.origin.clone();
+    let first = Index::new(0).expect("zero is an index");
+    let stored = store
+        .record(first)
+        .await
+        .map_err(|source| ServerError::Store {
+            path: config.data_dir.clone(),
+            source,
+        })?;
+    let Some(stored) = stored else {
+        return Ok(asked.unwrap_or_else(|| default_origin(seed)));
+    };
+    let Ok(Entry::Known {
+        body: Body::Log(log),
+        ..
+    }) = Entry::parse(&stored.entry)
+    else {
+        return Err(ServerError::NoLog);
+    };
+    let kept = log.key.origin().clone();
+    if *Signer::new(kept.clone(), seed).verifier() != log.key || evm_key != log.evm_key {
+        return Err(ServerError::ForeignKey(config.data_dir.clone()));
+    }
+    match asked {
+        Some(asked) if asked != kept => Err(ServerError::Origin { kept, asked }),
+        _ => Ok(kept),
+    }
+}
+
+/// Entry 0.
+fn genesis(verifier: &VerifierKey, evm_key: Address) -> Submission {
+    let body = Body::Log(Log {
+        key: verifier.clone(),
+        rules: RULES,
+        totals_interval: TOTALS_INTERVAL,
+        publish_max: PUBLISH_MAX,
+        evm_key,
+    });
+    Submission {
+        body,
+        receipt_id: None,
+        once: false,
+        call: None,
+    }
+}
+
+enum Unsettled {
+    Store(StoreError),
+    Other(ServerError),
+}
+
+/// Records the calls that a former process left in flight as `unknown`.
+async fn settle_unfinished(
+    data: &DataDir,
+    store: &Store,
+    sequencer: &mut Sequencer,
+) -> Result<(), Unsettled> {
+    let found = unfinished(&data.journal()).map_err(|e| Unsettled::Other(e.into()))?;
+    let (calls, files) = found;
+    let mut batch = Vec::new();
+    for call in calls {
+        if store
+            .receipt(&call.id)
+            .await
+            .map_err(Unsettled::Store)?
+            .is_none()
+        {
+            batch.push(unknown(call));
+        }
+    }
+    if !batch.is_empty() {
+        tracing::warn!(
+            calls = batch.len(),
+            "a former process was killed with calls in flight; recording them as unknown"
+        );
+        sequencer
+            .append(batch)
+            .await
+            .map_err(|e| Unsettled::Other(e.into()))?;
+    }
+    for file in files {
+        // A file that stays is read again at the next start, to the same end.
+        let _ = std::fs::remove_file(file);
+    }
+    Ok(())
+}
+
+fn unknown(call: Unfinished) -> Submission {
+    let usage = Usage {
+        receipt: receipt_commitment(call.id.as_bytes()),
+        key_id: call.key_id,
+        wallet: call.wallet.map(|wallet| (wallet, Link::Claimed)),
+        source: call.source,
+        provider: call.provider,
+        model: None,
+        counts: Counts::NONE,
+        outcome: Outcome::Unknown,
+        inconsistent: false,
+        response: None,
+    };
+    let body = Body::Usage(usage);
+    Submission {
+        body,
+        receipt_id: Some(call.id),
+        once: false,
+        call: None,
+    }
+}

@@ -1,0 +1,149 @@
+//! Pages for people. One so far: what this is and what to do next.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use protocol::key::VerifierKey;
+
+use crate::api::Api;
+use crate::config::Config;
+use crate::reply::ApiError;
+
+/// The pages, and the answer to whatever is nowhere.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/", get(home))
+        .fallback(nowhere)
+        .with_state(Arc::new(api))
+}
+
+/// What a starting gateway prints.
+pub fn greeting(config: &Config, address: SocketAddr, vkey: &VerifierKey) -> String {
+    let url = url(address);
+    let origin = vkey.origin();
+    let mut text = format!(
+        "Tallystick gateway at {url}\n\
+         \n\
+         Point your SDK at it; your API key stays your own and is never stored:\n\
+         \x20 OPENAI_BASE_URL={url}/openai/v1\n\
+         \x20 ANTHROPIC_BASE_URL={url}/anthropic\n"
+    );
+    for upstream in config.upstreams.values() {
+        text.push_str(&format!(
+            "  {url}/{}/... goes to {}/...\n",
+            upstream.name, upstream.base
+        ));
+    }
+    text.push_str(&format!(
+        "\n\
+         Log      {origin}\n\
+         Data     {}\n\
+         Key      {vkey}\n\
+         \n\
+         Check the log from a second terminal:\n\
+         \x20 {}\n",
+        config.data_dir.display(),
+        sentinel_line(&url, vkey),
+    ));
+    if origin.as_str().starts_with("tally.invalid/") {
+        text.push_str(
+            "\nThis log has a name for trying out. Before going public, choose one with --origin\n\
+             (such as log.example.org) and a new --data-dir: a log keeps its name for ever.\n",
+        );
+    }
+    text
+}
+
+/// The command that checks the log at `url`.
+pub fn sentinel_line(url: &str, vkey: &VerifierKey) -> String {
+    format!("cargo run --release -p sentinel -- --watch {url} --vkey {vkey}")
+}
+
+/// An address as others on this machine reach it.
+pub fn url(address: SocketAddr) -> String {
+    let reachable = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], address.port())),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], address.port())),
+        _ => address,
+    };
+    format!("http://{reachable}")
+}
+
+async fn home(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    // The name under which the visitor reached us is the one that works for it.
+    let host = headers
+        .get(HOST)
+        .and_then(|h| h.to_str().ok())
+        .unwrap_or("127.0.0.1:8787");
+    let url = escape(&format!("http://{host}"));
+    let (vkey, size) = (
+        escape(&api.verifier.to_string()),
+        api.committed.borrow().checkpoint.size(),
+    );
+    let origin = escape(api.verifier.origin().as_str());
+    let sentinel = escape(&sentinel_line(&format!("http://{host}"), &api.verifier));
+    let page = format!(
+        r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Tallystick: {origin}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; }}
+pre {{ padding: .75rem 1rem; overflow-x: auto; background: color-mix(in srgb, currentColor 8%, transparent); border-radius: .4rem; }}
+dt {{ font-weight: 600; }} dd {{ margin: 0 0 .6rem; overflow-wrap: anywhere; }}
+</style>
+<h1>Tallystick</h1>
+<p>A transparent proxy in front of LLM providers that keeps a verifiable log of token usage.
+Calls are forwarded untouched. The provider's own usage numbers become records in an append-only
+log with signed receipts, which anyone can check. Prompts, answers and keys are never stored.</p>
+<h2>Use it</h2>
+<pre>OPENAI_BASE_URL={url}/openai/v1
+ANTHROPIC_BASE_URL={url}/anthropic</pre>
+<h2>The log</h2>
+<dl>
+<dt>Name</dt><dd>{origin}</dd>
+<dt>Verifier key</dt><dd><code>{vkey}</code></dd>
+<dt>Entries</dt><dd>{size}</dd>
+</dl>
+<p><a href="/checkpoint">checkpoint</a> · <a href="/api/chain">chain</a> ·
+<a href="/api/records?limit=20">records</a> · <a href="/api/leaderboard">leaderboard</a> ·
+<a href="/api/models">models</a> · <a href="/api/stats">statistics</a> ·
+<a href="/openapi.json">OpenAPI</a></p>
+<h2>Check it</h2>
+<pre>{sentinel}</pre>
+</html>
+"#
+    );
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'",
+        ),
+    ];
+    (headers, page).into_response()
+}
+
+async fn nowhere(uri: axum::http::Uri) -> ApiError {
+    let message = format!(
+        "nothing is at {}; calls go to /<provider>/..., the log's interface is described at /openapi.json",
+        uri.path()
+    );
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}

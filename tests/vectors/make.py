@@ -1,0 +1,1305 @@
+#!/usr/bin/env python3
+"""Makes the test vectors beside this file.
+
+Everything here follows PROTOCOL.md and what it refers to (RFC 6962, RFC 8032,
+C2SP signed-note, tlog-checkpoint, tlog-tiles), never the Rust code: two
+implementations that agree only because one was copied from the other prove
+nothing. Deterministic: the same files each time.
+
+    pip install -r requirements.txt
+    python3 make.py           write the files
+    python3 make.py --check   fail where a file differs
+
+Section numbers in comments are PROTOCOL.md's.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import sys
+import uuid
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+HERE = Path(__file__).resolve().parent
+FILES = {}
+
+
+def vectors(make):
+    """Registers `make` as the maker of `<its name>.json`."""
+    FILES[f"{make.__name__}.json"] = make
+    return make
+
+
+# --- 2 Hashes, commitments and key ids ---------------------------------------
+
+
+def sha256(data):
+    return hashlib.sha256(data).digest()
+
+
+def commit(domain, *parts):
+    framed = b"".join(len(p).to_bytes(4, "big") + p for p in parts)
+    return sha256(domain.encode() + b"\0" + framed)
+
+
+def key_id(origin, scheme, credential):
+    return commit("tallystick/key/v1", origin.encode(), scheme.encode(), credential)
+
+
+def receipt_commitment(receipt_id):
+    return commit("tallystick/receipt-id/v1", uuid.UUID(receipt_id).bytes)
+
+
+def response_commitment(provider, response_id):
+    return commit("tallystick/response-id/v1", provider.encode(), response_id.encode())
+
+
+def credential_of(provider, headers):
+    """The credential among `headers`, or None."""
+    sent = {name.lower(): value for name, value in headers}
+    order = ["x-api-key", "authorization"] if provider == "anthropic" else ["authorization", "x-api-key", "api-key"]
+    for name in order:
+        if name not in sent:
+            continue
+        value = sent[name]
+        if name == "authorization":
+            word, _, rest = value.partition(" ")
+            if word.lower() != "bearer":
+                continue
+            value = rest.lstrip(" ")
+        return value.encode("latin-1")
+    return None
+
+
+def identity(origin, provider, headers, unchecked=False):
+    credential = credential_of(provider, headers)
+    if credential is None or provider == "ollama" or unchecked:
+        return None
+    if len(credential) < 20 or len(set(credential)) < 8:
+        return None
+    return key_id(origin, provider, credential)
+
+
+def drawn(label, count=32):
+    """`count` bytes that look random and are the same each time."""
+    return b"".join(sha256(f"{label}/{i}".encode()) for i in range(count // 32 + 1))[:count]
+
+
+def receipt_id(label):
+    """A UUID of version 7 (RFC 9562)."""
+    raw = bytearray(drawn(label, 16))
+    raw[6] = raw[6] & 0x0F | 0x70
+    raw[8] = raw[8] & 0x3F | 0x80
+    return str(uuid.UUID(bytes=bytes(raw)))
+
+
+# --- 3 Keys and origin -------------------------------------------------------
+# Ed25519 by hand where a signature or key must be what no signer makes.
+
+P = 2**255 - 19
+L = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, P - 2, P) % P
+ROOT_OF_MINUS_ONE = pow(2, (P - 1) // 4, P)
+
+
+def square_root(value):
+    """A root of `value` mod P, or None."""
+    root = pow(value, (P + 3) // 8, P)
+    if root * root % P != value % P:
+        root = root * ROOT_OF_MINUS_ONE % P
+    return root if root * root % P == value % P else None
+
+
+def x_of(y, sign):
+    """The x with `sign` of the point at `y`, or None."""
+    x = square_root((y * y - 1) * pow(D * y * y + 1, P - 2, P) % P)
+    if x is None or (x == 0 and sign):
+        return None
+    return x if x & 1 == sign else P - x
+
+
+NEUTRAL = (0, 1)
+BASE = (x_of(4 * pow(5, P - 2, P) % P, 0), 4 * pow(5, P - 2, P) % P)
+
+
+def add(a, b):
+    (ax, ay), (bx, by) = a, b
+    k = D * ax * bx * ay * by % P
+    return (
+        (ax * by + bx * ay) * pow(1 + k, P - 2, P) % P,
+        (ay * by + ax * bx) * pow(1 - k, P - 2, P) % P,
+    )
+
+
+def times(n, point):
+    total = NEUTRAL
+    while n:
+        if n & 1:
+            total = add(total, point)
+        point = add(point, point)
+        n >>= 1
+    return total
+
+
+def pack(point):
+    x, y = point
+    return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+def raw_key(y, sign):
+    """An encoding with any y below 2^255, canonical or not."""
+    return (y | sign << 255).to_bytes(32, "little")
+
+
+def torsion():
+    """The eight points whose order divides 8, neutral first, generator second."""
+    y = 2
+    while True:
+        x = x_of(y, 0)
+        if x is not None:
+            point = times(L, (x, y))
+            if times(4, point) != NEUTRAL:
+                return [times(i, point) for i in range(8)]
+        y += 1
+
+
+TORSION = torsion()
+
+
+class Key:
+    """A log's key: name, seed, public key, and the secret scalar (RFC 8032 section 5.1.5)."""
+
+    def __init__(self, origin, seed):
+        self.origin, self.seed = origin, seed
+        self.secret = Ed25519PrivateKey.from_private_bytes(seed)
+        self.public = self.secret.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        clamped = bytearray(hashlib.sha512(seed).digest()[:32])
+        clamped[0] &= 248
+        clamped[31] = clamped[31] & 127 | 64
+        self.scalar = int.from_bytes(clamped, "little")
+        self.vkey = vkey(origin, self.public)
+
+    def sign(self, message):
+        return self.secret.sign(message)
+
+    def challenge(self, r, message):
+        digest = hashlib.sha512(r + self.public + message).digest()
+        return int.from_bytes(digest, "little") % L
+
+    def forge(self, r, nonce, message):
+        """The signature with these bytes as R whose S fits the point nonce * B."""
+        s = (nonce + self.challenge(r, message) * self.scalar) % L
+        return r + s.to_bytes(32, "little")
+
+
+def key_hash(origin, public):
+    return sha256(origin.encode() + b"\n\x01" + public)[:4]
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+def vkey(origin, public, kind=1, hashed=None):
+    hashed = key_hash(origin, public).hex() if hashed is None else hashed
+    return f"{origin}+{hashed}+{b64(bytes([kind]) + public)}"
+
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def stray_bit(text):
+    """The same bytes in base64, but with a pad bit set (RFC 4648 section 3.5 forbids it)."""
+    body = text.rstrip("=")
+    assert len(body) != len(text), "no pad bits"
+    return body[:-1] + ALPHABET[ALPHABET.index(body[-1]) | 1] + text[len(body) :]
+
+
+# --- 5 Tree and tiles --------------------------------------------------------
+
+
+def leaf_hash(entry):
+    return sha256(b"\0" + entry)
+
+
+def node(left, right):
+    return sha256(b"\1" + left + right)
+
+
+def tree_head(leaves):
+    """RFC 6962 section 2.1."""
+    if not leaves:
+        return sha256(b"")
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    return node(tree_head(leaves[:split]), tree_head(leaves[split:]))
+
+
+def tile_path(kind, n, width):
+    groups = [f"{n % 1000:03}"]
+    while n := n // 1000:
+        groups.insert(0, f"x{n % 1000:03}")
+    path = f"tile/{kind}/{'/'.join(groups)}"
+    return path if width == 256 else f"{path}.p/{width}"
+
+
+def chunks(items):
+    return [items[i : i + 256] for i in range(0, len(items), 256)]
+
+
+def bundle(entries):
+    return b"".join(len(e).to_bytes(2, "big") + e for e in entries)
+
+
+def hash_tiles(leaves):
+    """(path, bytes) of every hash tile of the tree over `leaves`."""
+    level, items = 0, leaves
+    while items:
+        for n, tile in enumerate(chunks(items)):
+            yield tile_path(level, n, len(tile)), b"".join(tile)
+        items = [tree_head(t) for t in chunks(items) if len(t) == 256]
+        level += 1
+
+
+# --- 6, 7 Notes --------------------------------------------------------------
+
+
+def signature_line(name, hashed, signature):
+    return f"\u2014 {name} {b64(hashed + signature)}\n"
+
+
+def seal(text, key):
+    hashed = key_hash(key.origin, key.public)
+    return f"{text}\n" + signature_line(key.origin, hashed, key.sign(text.encode()))
+
+
+def checkpoint_text(origin, size, root):
+    return f"{origin}\n{size}\n{b64(root)}\n"
+
+
+def receipt_text(origin, index, leaf):
+    return f"tallystick/receipt/v1\n{origin}\n{index}\n{b64(leaf)}\n"
+
+
+# --- 4 Entries ---------------------------------------------------------------
+
+
+def entry(kind, time, version=1, **fields):
+    head = {"v": version, "kind": kind, "time": time}
+    present = {name: value for name, value in fields.items() if value is not None}
+    return json.dumps(head | present, separators=(",", ":")).encode()
+
+
+USAGE_FIELDS = (
+    "receipt key_id wallet link source provider model input cache_read cache_write output reasoning "
+    "outcome flag response"
+).split()
+
+
+def usage(time, **fields):
+    assert set(fields) <= set(USAGE_FIELDS)
+    return entry("usage", time, **{name: fields.get(name) for name in USAGE_FIELDS})
+
+
+def log_entry(time, key, **changed):
+    fields = {
+        "origin": key.origin,
+        "vkey": key.vkey,
+        "rules": 1,
+        "totals_interval": 600,
+        "publish_max": 10,
+        "evm_key": "0x" + drawn("evm", 20).hex(),
+    }
+    return entry("log", time, **(fields | changed))
+
+
+def filled(length):
+    """An entry of an unknown kind, that many bytes long."""
+    return entry("k", 7, x="y" * (length - len(entry("k", 7, x=""))))
+
+
+def blob(name, data):
+    """`data` under `name` as text where it is printable; under `<name>_hex`; or,
+    where it is long, under `<name>_runs` as pairs of hex and how often it repeats."""
+    if len(data) > 16_384:
+        runs = re.finditer(rb"(.)\1{63,}|((?!(.)\3{63,}).)+", data, re.DOTALL)
+        return {f"{name}_runs": [[r[1].hex(), len(r[0])] if r[1] else [r[0].hex(), 1] for r in runs]}
+    if all(0x20 <= byte <= 0x7E for byte in data):
+        return {name: data.decode()}
+    return {f"{name}_hex": data.hex()}
+
+
+# --- the files ---------------------------------------------------------------
+
+LOG = Key("log.example.org", drawn("log"))
+PATHED = Key("example.org/usage/2026", drawn("pathed"))
+WITNESS = Key("witness.example.net/w1", drawn("witness"))
+
+
+@vectors
+def hashes():
+    """Commitments and key ids (section 2)."""
+    credential = b"sk-proj-" + drawn("credential").hex().encode()
+    return {
+        "key_ids": [
+            {
+                "origin": origin,
+                "scheme": scheme,
+                "credential_hex": secret.hex(),
+                "key_id": key_id(origin, scheme, secret).hex(),
+            }
+            for origin, scheme, secret in [
+                ("log.example.org", "openai", credential),
+                ("log.example.org", "anthropic", credential),
+                ("log.example.net", "openai", credential),
+                ("example.org/usage/2026", "openai", credential),
+                ("log.example.org", "link", drawn("link token")),
+                ("log.example.org", "openai", bytes(range(256))),
+                ("log.example.org", "openai", credential + bytes(1)),
+                ("log.example.org", "openai", drawn("long", 4096)),
+            ]
+        ],
+        "receipts": [
+            {"id": name, "commitment": receipt_commitment(name).hex()}
+            for name in [receipt_id("a"), receipt_id("b"), "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"]
+        ],
+        "responses": [
+            {"provider": p, "id": i, "commitment": response_commitment(p, i).hex()}
+            for p, i in [
+                ("openai", "resp_0123456789abcdef"),
+                ("anthropic", "msg_01XFDUDYJgAACzvnptvVoYEL"),
+                ("ab", "c"),
+                ("a", "bc"),
+                ("openai", ""),
+                ("openai", "\u00fc\u20ac\U0001f642"),
+                ("openai", 'quote" and \\ and \n'),
+            ]
+        ],
+        "leaves": [
+            {**blob("entry", data), "leaf_hash": leaf_hash(data).hex()}
+            for data in [b"", b"\0", b"{}", bytes(64), drawn("leaf", 65535)[:300]]
+        ],
+        "nodes": [
+            {"left": a.hex(), "right": b.hex(), "node": node(a, b).hex()}
+            for a, b in [(bytes(32), bytes(32)), (drawn("left"), drawn("right")), (drawn("right"), drawn("left"))]
+        ],
+    }
+
+
+@vectors
+def credentials():
+    """Which credential a request carries, and whom it identifies (section 2)."""
+    origin = "log.example.org"
+    secret = "sk-" + drawn("secret").hex()
+    other = "sk-" + drawn("other").hex()
+    twenty = "abcdefgh" + "a" * 12
+    cases = [
+        ("bearer", "openai", [("Authorization", f"Bearer {secret}")], False),
+        ("any case of the scheme word", "openai", [("authorization", f"bEARER {secret}")], False),
+        ("several spaces after it", "openai", [("authorization", f"Bearer    {secret}")], False),
+        ("x-api-key", "anthropic", [("x-api-key", secret)], False),
+        ("any case of the header", "anthropic", [("X-Api-Key", secret)], False),
+        ("anthropic with a bearer", "anthropic", [("authorization", f"Bearer {secret}")], False),
+        ("anthropic looks at x-api-key first", "anthropic", [("authorization", f"Bearer {other}"), ("x-api-key", secret)], False),
+        ("others look at authorization first", "openai", [("x-api-key", other), ("authorization", f"Bearer {secret}")], False),
+        ("then at x-api-key", "mistral", [("api-key", other), ("x-api-key", secret)], False),
+        ("then at api-key", "azure", [("api-key", secret)], False),
+        ("anthropic never at api-key", "anthropic", [("api-key", secret)], False),
+        ("x-api-key loses no word", "openai", [("x-api-key", f"Bearer {secret}")], False),
+        ("another provider, another id", "groq", [("authorization", f"Bearer {secret}")], False),
+        ("none", "openai", [], False),
+        ("basic is none", "openai", [("authorization", "Basic dXNlcjpwYXNzd29yZC10aGF0LWlzLWxvbmc=")], False),
+        ("no scheme word is none", "openai", [("authorization", secret)], False),
+        ("empty", "openai", [("authorization", "Bearer ")], False),
+        ("19 bytes", "openai", [("authorization", f"Bearer {twenty[:19]}")], False),
+        ("20 bytes of 8 values", "openai", [("authorization", f"Bearer {twenty}")], False),
+        ("20 bytes of 7 values", "openai", [("authorization", "Bearer " + "abcdefg" + "a" * 13)], False),
+        ("long, but of one value", "openai", [("authorization", "Bearer " + "x" * 60)], False),
+        ("sent to ollama", "ollama", [("authorization", f"Bearer {secret}")], False),
+        ("sent to an upstream that checks none", "local", [("authorization", f"Bearer {secret}")], True),
+        ("the same to one that does", "local", [("authorization", f"Bearer {secret}")], False),
+    ]
+    return {
+        "cases": [
+            {
+                "name": name,
+                "origin": origin,
+                "provider": provider,
+                "unchecked": unchecked,
+                "headers": [list(h) for h in headers],
+                "key_id": (found := identity(origin, provider, headers, unchecked)) and found.hex(),
+            }
+            for name, provider, headers, unchecked in cases
+        ]
+    }
+
+
+@vectors
+def keys():
+    """Origins and verifier keys (section 3)."""
+    label63, label64 = "a" * 63, "a" * 64
+    good_origins = [
+        "a.b",
+        "log.example.org",
+        "1.2",
+        "x-1.y-2.z",
+        "a.b/c",
+        "example.org/A_~.-/b/0",
+        "tally.invalid/0123456789abcdef",
+        "xn--bcher-kva.example",
+        "a.b/..",
+        f"{label63}.b",
+        "a." + "b." * 48 + "cd",
+        "a.b/" + "c" * 96,
+    ]
+    bad_origins = {
+        "empty": "",
+        "no dot": "localhost",
+        "upper case": "Log.example.org",
+        "empty label": "a..b",
+        "leading dot": ".a.b",
+        "trailing dot": "a.b.",
+        "leading hyphen": "-a.b",
+        "trailing hyphen": "a.b-",
+        "inner label's hyphen": "a.b-.c",
+        "label of 64": f"{label64}.b",
+        "101 bytes": "a.b/" + "c" * 97,
+        "trailing slash": "a.b/",
+        "empty segment": "a.b//c",
+        "leading slash": "/a.b",
+        "port": "a.b:443",
+        "scheme": "https://a.b",
+        "plus": "a.b/c+d",
+        "space": "a.b/c d",
+        "percent": "a.b/%20",
+        "query": "a.b/c?d",
+        "underscore in a label": "a_b.c",
+        "not ASCII": "b\u00fccher.example",
+        "not ASCII in the path": "a.b/\u00fc",
+        "newline": "a.b\n",
+        "a receipt's first line": "tallystick/receipt/v1",
+    }
+    assert all(len(o) <= 100 for o in good_origins)
+
+    public = LOG.public
+    point = times(LOG.scalar, BASE)
+    assert pack(point) == public
+    bad_points = {"not on the curve": raw_key(next(y for y in range(2, 99) if x_of(y, 0) is None), 0)}
+    for i, small in enumerate(TORSION):
+        order = next(n for n in (1, 2, 4, 8) if times(n, small) == NEUTRAL)
+        bad_points[f"small order {order}, no {i}"] = pack(small)
+        if i:
+            bad_points[f"the log's key plus torsion {i}"] = pack(add(point, small))
+    bad_points["neutral, y = 1 + p"] = raw_key(1 + P, 0)
+    bad_points["neutral, x = 0 with a sign"] = raw_key(1, 1)
+    bad_points["neutral, y = 1 + p with a sign"] = raw_key(1 + P, 1)
+    bad_points["order 2, x = 0 with a sign"] = raw_key(P - 1, 1)
+    bad_points["order 4, y = p"] = raw_key(P, 0)
+    bad_points["order 4, y = p with a sign"] = raw_key(P, 1)
+    for y in range(2, 19):
+        for sign in (0, 1):
+            if x_of(y, sign) is not None:
+                bad_points[f"y = {y} + p, sign {sign}"] = raw_key(y + P, sign)
+    ed = LOG.origin
+    right = vkey(ed, public)
+    name, hashed, material = right.split("+", 2)
+    bad_vkeys = {
+        "empty": "",
+        "name only": ed,
+        "no key": f"{ed}+{hashed}",
+        "empty key": f"{ed}+{hashed}+",
+        "another name": right.replace("log.", "lag."),
+        "no origin": vkey("localhost", public),
+        "hash in upper case": f"{ed}+{hashed.upper()}+{material}",
+        "hash of another key": vkey(ed, public, hashed=key_hash(ed, WITNESS.public).hex()),
+        "hash of 7 digits": f"{ed}+{hashed[:7]}+{material}",
+        "hash of 9 digits": f"{ed}+0{hashed}+{material}",
+        "31 bytes": vkey(ed, public[:31]),
+        "33 bytes": vkey(ed, public + b"\0"),
+        "type 0": vkey(ed, public, kind=0),
+        "type 2": vkey(ed, public, kind=2),
+        "type 4, a cosigner": vkey(ed, public, kind=4),
+        "url-safe base64": "",
+        "white space": right + " ",
+        "newline": right + "\n",
+        "leading space": " " + right,
+        "a part more": right + "+x",
+    }
+    assert hashed != hashed.upper()
+    safe = next(
+        k for k in (Key(ed, drawn(f"safe {i}")) for i in range(99)) if set("+/") & set(k.vkey.split("+", 2)[2])
+    )
+    head, safe_hash, safe_material = safe.vkey.split("+", 2)
+    bad_vkeys["url-safe base64"] = f"{head}+{safe_hash}+{safe_material.replace('+', '-').replace('/', '_')}"
+    signed = next(k for k in (Key(ed, drawn(f"sign {i}")) for i in range(99)) if k.public[31] & 0x80)
+    good = [
+        {"name": name, "seed": k.seed.hex(), "public": k.public.hex(), "origin": k.origin, "vkey": k.vkey}
+        for name, k in [
+            ("the log's", LOG),
+            ("with a path", PATHED),
+            ("with + or / in its base64", safe),
+            ("with a sign bit", signed),
+            ("RFC 8032 test 1", Key("a.b", bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"))),
+        ]
+    ]
+    return {
+        "origins_good": [{"origin": o} for o in good_origins],
+        "origins_bad": [{"name": n, "origin": o} for n, o in bad_origins.items()],
+        "vkeys_good": good,
+        "points_good": [
+            {"name": n, "public": pack(p).hex()} for n, p in [("the base point", BASE), ("its double", add(BASE, BASE))]
+        ],
+        "points_bad": [{"name": n, "vkey": vkey(ed, p), "public": p.hex()} for n, p in bad_points.items()],
+        "vkeys_bad": [{"name": n, "vkey": v} for n, v in bad_vkeys.items()],
+    }
+
+
+@vectors
+def signatures():
+    """Verdicts on Ed25519 signatures under admitted keys (section 3)."""
+    message = receipt_text(LOG.origin, 7, drawn("message")).encode()
+    honest = LOG.sign(message)
+    r, s = honest[:32], int.from_bytes(honest[32:], "little")
+
+    def with_s(value):
+        return r + value.to_bytes(32, "little")
+
+    nonce = int.from_bytes(drawn("nonce"), "little") % L
+    commitment = times(nonce, BASE)
+    cases = [
+        ("honest", message, honest, True),
+        ("an empty message", b"", LOG.sign(b""), True),
+        ("a nonce of one's own", message, LOG.forge(pack(commitment), nonce, message), True),
+        ("R is the base point", message, LOG.forge(pack(BASE), 1, message), True),
+        ("another message", message + b"\n", honest, False),
+        ("another key's", message, WITNESS.sign(message), False),
+        ("all zeros", message, bytes(64), False),
+        ("all ones", message, b"\xff" * 64, False),
+        ("R of a bit more", message, bytes([honest[0] ^ 1]) + honest[1:], False),
+        ("R's sign turned", message, honest[:31] + bytes([honest[31] ^ 0x80]) + honest[32:], False),
+        ("S of a bit more", message, with_s(s ^ 1), False),
+        ("S negated", message, with_s(L - s), False),
+        ("S + L", message, with_s(s + L), False),
+        ("S + 2 L", message, with_s(s + 2 * L), False),
+        ("S = 0", message, with_s(0), False),
+        ("S = L", message, with_s(L), False),
+        ("S with its highest bit", message, with_s(s | 1 << 255), False),
+    ]
+    assert s + 7 * L < 2**256
+    cases.append(("S + 7 L", message, with_s(s + 7 * L), False))
+    # R neutral: the equation holds, as S = k a; yet R is of small order.
+    spellings = {
+        "R = 01 00..00": raw_key(1, 0),
+        "R neutral, y = 1 + p": raw_key(1 + P, 0),
+        "R neutral with a sign": raw_key(1, 1),
+        "R neutral, y = 1 + p with a sign": raw_key(1 + P, 1),
+    }
+    for name, encoded in spellings.items():
+        cases.append((f"{name}, and the equation holds", message, LOG.forge(encoded, 0, message), False))
+    # R with torsion: the equation holds only with the cofactor.
+    for i in range(1, 8):
+        cases.append((f"R of small order, no {i}", message, LOG.forge(pack(TORSION[i]), 0, message), False))
+        mixed = pack(add(commitment, TORSION[i]))
+        cases.append((f"R with torsion {i}", message, LOG.forge(mixed, nonce, message), False))
+    for y, sign in [(P, 0), (P, 1), (P - 1, 1)]:
+        cases.append((f"R = {y} - p + p of order 2 or 4, sign {sign}", message, LOG.forge(raw_key(y, sign), 0, message), False))
+    off_curve = raw_key(next(y for y in range(2, 99) if x_of(y, 0) is None), 0)
+    cases.append(("R not on the curve", message, off_curve + honest[32:], False))
+    noncanonical = next(y for y in range(2, 19) if x_of(y, 0) is not None)
+    cases.append(("R not canonical, y >= p", message, LOG.forge(raw_key(noncanonical + P, 0), 0, message), False))
+    return {
+        "verdicts": [
+            {"name": n, "vkey": LOG.vkey, "message_hex": m.hex(), "signature": sig.hex(), "valid": valid}
+            for n, m, sig, valid in cases
+        ]
+    }
+
+
+@vectors
+def notes():
+    """Signed notes, checkpoints, receipts (sections 6 and 7)."""
+    key, hashed = LOG, key_hash(LOG.origin, LOG.public)
+    text = "one\n\ntwo \u00fc\n"
+    note = seal(text, key)
+    ours = signature_line(key.origin, hashed, key.sign(text.encode()))
+    theirs = signature_line(WITNESS.origin, key_hash(WITNESS.origin, WITNESS.public), WITNESS.sign(text.encode()))
+    cosigned = signature_line(WITNESS.origin, drawn("cosigner", 4), drawn("cosignature", 72))
+    wrong = signature_line(key.origin, hashed, key.sign(b"else\n"))
+    same_hash = signature_line(WITNESS.origin, hashed, drawn("x", 64))
+    same_name = signature_line(key.origin, drawn("other hash", 4), drawn("x", 64))
+    filler = "\n".join("x" * 990 for _ in range(66)) + "\n"
+    longest = filler + "y" * (65536 - len(seal(filler, key).encode()) - 1) + "\n"
+    good = [
+        ("ours alone", note, text),
+        ("a witness before ours", f"{text}\n{theirs}{ours}", text),
+        ("a witness after ours", f"{text}\n{ours}{theirs}", text),
+        ("a timestamped cosignature", f"{text}\n{ours}{cosigned}", text),
+        ("another name with our hash", f"{text}\n{same_hash}{ours}", text),
+        ("our name with another hash", f"{text}\n{same_name}{ours}", text),
+        ("ours twice", f"{text}\n{ours}{ours}", text),
+        ("64 lines", f"{text}\n{theirs * 63}{ours}", text),
+        ("65,536 bytes", seal(longest, key), longest),
+    ]
+    assert len(seal(longest, key).encode()) == 65536
+    signature = key.sign(text.encode())
+    bare = f"{text}\n"
+    bad = [
+        ("empty", ""),
+        ("text only", text),
+        ("no signature line", bare),
+        ("a witness only", f"{bare}{theirs}"),
+        ("our name with another hash only", f"{bare}{same_name}"),
+        ("another name with our hash only", f"{bare}{same_hash}"),
+        ("signed over another text", f"{bare}{wrong}"),
+        ("a wrong line beside the right one", f"{bare}{ours}{wrong}"),
+        ("a wrong line before the right one", f"{bare}{wrong}{ours}"),
+        ("text changed", note.replace("two", "six")),
+        ("signature of 63 bytes", bare + signature_line(key.origin, hashed, signature[:63])),
+        ("signature of 65 bytes", bare + signature_line(key.origin, hashed, signature + b"\0")),
+        ("no newline at the end", note[:-1]),
+        ("an empty line more", note + "\n"),
+        ("a line that is no signature", note + "x\n"),
+        ("a hyphen for the dash", note.replace("\u2014", "-")),
+        ("two spaces after the dash", note.replace("\u2014 ", "\u2014  ")),
+        ("two spaces before the signature", note.replace("org ", "org  ")),
+        ("a space at the end", note[:-1] + " \n"),
+        ("carriage returns", note.replace("\n", "\r\n")),
+        ("a tab in the text", seal("one\ttwo\n", key)),
+        ("a null byte in the text", seal("one\0two\n", key)),
+        ("no empty line", note.replace("\n\n\u2014", "\n\u2014")),
+        ("base64 without padding", note.replace("=", "")),
+        ("base64 with a pad bit set", bare + f"\u2014 {key.origin} {stray_bit(b64(hashed + signature))}\n"),
+        ("not base64", bare + f"\u2014 {key.origin} {'!' * 92}\n"),
+        ("65 lines", f"{bare}{theirs * 64}{ours}"),
+        ("65,537 bytes", seal("z" + longest, key)),
+        ("an empty text", seal("", key)),
+        ("a line with an empty name", bare + ours + f"\u2014  {b64(hashed + signature)}\n"),
+        ("a line with a plus in its name", bare + ours + f"\u2014 a+b {b64(hashed + signature)}\n"),
+    ]
+    not_utf8 = note.encode().replace(b"two", b"t\xffo")
+
+    root = drawn("root")
+    checkpoints = [
+        (f"size {size}", size, root, seal(checkpoint_text(key.origin, size, root), key))
+        for size in [1, 2, 255, 256, 1_234_567, 2**53 - 1]
+    ]
+    checkpoints.append(("size 0", 0, sha256(b""), seal(checkpoint_text(key.origin, 0, sha256(b"")), key)))
+    body = checkpoint_text(key.origin, 7, root)
+    with_witness = seal(body, key) + signature_line(WITNESS.origin, drawn("cosigner", 4), drawn("cosig", 72))
+    checkpoints.append(("with a cosignature", 7, root, with_witness))
+    bad_checkpoints = {
+        "an extension line": body + "x\n",
+        "an empty line more": body + "\n",
+        "two lines": f"{key.origin}\n7\n",
+        "another origin": checkpoint_text("log.example.net", 7, root),
+        "origin in upper case": checkpoint_text("LOG.example.org", 7, root),
+        "a leading zero": body.replace("\n7\n", "\n07\n"),
+        "a sign": body.replace("\n7\n", "\n+7\n"),
+        "a negative size": body.replace("\n7\n", "\n-7\n"),
+        "a size in hex": body.replace("\n7\n", "\n0x7\n"),
+        "a fraction": body.replace("\n7\n", "\n7.0\n"),
+        "no size": body.replace("\n7\n", "\n\n"),
+        "a space": body.replace("\n7\n", "\n7 \n"),
+        "a size of 2^53": body.replace("\n7\n", f"\n{2**53}\n"),
+        "a size of 2^64 + 7": body.replace("\n7\n", f"\n{2**64 + 7}\n"),
+        "a root of 31 bytes": checkpoint_text(key.origin, 7, root[:31]),
+        "a root of 33 bytes": checkpoint_text(key.origin, 7, root + b"\0"),
+        "a root in hex": f"{key.origin}\n7\n{root.hex()}\n",
+        "an unpadded root": body.replace("=", ""),
+        "a pad bit set in the root": f"{key.origin}\n7\n{stray_bit(b64(root))}\n",
+        "a receipt": receipt_text(key.origin, 7, root),
+    }
+    leaf = drawn("leaf of a receipt")
+    receipts = [
+        (f"index {index}", index, leaf, seal(receipt_text(key.origin, index, leaf), key))
+        for index in [0, 1, 255, 256, 1_234_567, 2**53 - 1]
+    ]
+    said = receipt_text(key.origin, 7, leaf)
+    bad_receipts = {
+        "another head": said.replace("/v1", "/v2"),
+        "another origin": receipt_text("log.example.net", 7, leaf),
+        "a line more": said + "x\n",
+        "an empty line more": said + "\n",
+        "three lines": said.rsplit("\n", 2)[0] + "\n",
+        "a leading zero": said.replace("\n7\n", "\n07\n"),
+        "a sign": said.replace("\n7\n", "\n+7\n"),
+        "an index of 2^53": said.replace("\n7\n", f"\n{2**53}\n"),
+        "a leaf hash of 31 bytes": receipt_text(key.origin, 7, leaf[:31]),
+        "a leaf hash in hex": said.replace(b64(leaf), leaf.hex()),
+        "a pad bit set": said.replace(b64(leaf), stray_bit(b64(leaf))),
+        "a checkpoint": checkpoint_text(key.origin, 7, leaf),
+    }
+    pathed = seal(receipt_text(PATHED.origin, 3, leaf), PATHED)
+    return {
+        "notes_good": [
+            {"name": n, "vkey": key.vkey, **blob("note", note.encode()), **blob("text", t.encode())}
+            for n, note, t in good
+        ],
+        "notes_bad": [{"name": n, "vkey": key.vkey, **blob("note", note.encode())} for n, note in bad]
+        + [{"name": "not UTF-8", "vkey": key.vkey, **blob("note", not_utf8)}],
+        "sealed": [
+            {"seed": k.seed.hex(), "origin": k.origin, "text": t, "note": seal(t, k)}
+            for k in (LOG, PATHED)
+            for t in (text, body, said)
+        ],
+        "checkpoints_good": [
+            {"name": n, "vkey": key.vkey, "size": s, "root": r.hex(), "note": note} for n, s, r, note in checkpoints
+        ],
+        "checkpoints_bad": [{"name": n, "vkey": key.vkey, "note": seal(t, key)} for n, t in bad_checkpoints.items()],
+        "receipts_good": [
+            {"name": n, "vkey": key.vkey, "index": i, "leaf_hash": h.hex(), "note": note} for n, i, h, note in receipts
+        ]
+        + [{"name": "an origin with a path", "vkey": PATHED.vkey, "index": 3, "leaf_hash": leaf.hex(), "note": pathed}],
+        "receipts_bad": [{"name": n, "vkey": key.vkey, "note": seal(t, key)} for n, t in bad_receipts.items()],
+    }
+
+
+def good_usages():
+    """(name, time, fields) of usage entries that section 4.2 allows."""
+    base = {"receipt": receipt_commitment(receipt_id("good")).hex(), "source": "proxy", "provider": "openai"}
+    wallet = "0x" + drawn("wallet", 20).hex()
+    full = base | {
+        "key_id": drawn("key id").hex(),
+        "model": "gpt-5-mini-2025-08-07",
+        "input": 2006,
+        "cache_read": 1920,
+        "cache_write": 0,
+        "output": 300,
+        "reasoning": 192,
+        "outcome": "complete",
+        "response": response_commitment("openai", "resp_1").hex(),
+    }
+    top = 2**32 - 1
+    without = lambda *names: {k: v for k, v in full.items() if k not in names}
+    counts = ("input", "cache_read", "cache_write", "output", "reasoning")
+    cases = [
+        ("all fields", full | {"wallet": wallet, "link": "claimed"}),
+        ("anonymous", without("key_id")),
+        ("a bound wallet", full | {"wallet": wallet, "link": "bound"}),
+        ("of a custom host", full | {"source": "custom", "provider": "example.co.uk"}),
+        ("without a model", without("model")),
+        ("without a response id", without("response")),
+        ("input only", without(*counts) | {"input": 5}),
+        ("output only", without(*counts) | {"output": 5}),
+        ("input 0", without(*counts) | {"input": 0}),
+        ("the largest counts", full | dict.fromkeys(counts, top) | {"cache_read": 1, "cache_write": top - 1}),
+        ("parts that fill the whole", full | {"input": 10, "cache_read": 4, "cache_write": 6, "output": 3, "reasoning": 3}),
+        ("flagged cache over input", full | {"input": 10, "cache_read": 6, "cache_write": 5, "flag": "inconsistent"}),
+        ("flagged sum over 2^32", full | {"input": top, "cache_read": top, "cache_write": 1, "flag": "inconsistent"}),
+        ("flagged reasoning over output", full | {"output": 1, "reasoning": 2, "flag": "inconsistent"}),
+        ("flagged parts without a whole", without("input") | {"flag": "inconsistent"}),
+        ("flagged though the parts fit", full | {"flag": "inconsistent"}),
+        ("parts of 0 without a whole", without(*counts) | {"output": 1, "cache_read": 0, "cache_write": 0}),
+        ("aborted with counts", full | {"outcome": "aborted"}),
+        ("aborted without counts", without(*counts) | {"outcome": "aborted"}),
+        ("partial with counts", full | {"outcome": "partial"}),
+        ("partial without counts", without(*counts) | {"outcome": "partial"}),
+        ("partial with a part only", without(*counts) | {"outcome": "partial", "reasoning": 0}),
+        ("unmetered", without(*counts) | {"outcome": "unmetered"}),
+        ("unknown", without(*counts, "model", "response") | {"outcome": "unknown"}),
+        ("a model of 128 bytes", full | {"model": "m" * 128}),
+        ("a model of 1 byte", full | {"model": " "}),
+        ("a model of every character", full | {"model": "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) not in '"\\')}),
+    ]
+    timed = [(name, 1_760_000_001, fields) for name, fields in cases]
+    return [*timed, ("time 0", 0, full), ("the last time", 2**53 - 1, full)]
+
+
+def canonical(data):
+    """Python's own view: whether `data` is an object in the spelling of json.dumps."""
+    return json.dumps(json.loads(data), separators=(",", ":")).encode() == data
+
+
+@vectors
+def entries():
+    """Entries: read, refused, and known to be unknown (section 4)."""
+    logs = [
+        ("an example", 1_760_000_000, LOG, {}),
+        ("an origin with a path", 1_760_000_000, PATHED, {}),
+        ("rules of tomorrow", 1_760_000_000, LOG, {"rules": 2}),
+        ("settings of 2^53 - 1", 5, LOG, {"totals_interval": 2**53 - 1, "publish_max": 2**53 - 1}),
+        ("the longest origin", 5, Key("a.b/" + "c" * 96, drawn("longest")), {}),
+    ]
+    good_logs = [
+        {"name": n, **blob("entry", data), "leaf_hash": leaf_hash(data).hex(), "fields": json.loads(data)}
+        for n, data in ((n, log_entry(t, k, **changed)) for n, t, k, changed in logs)
+    ]
+    good = [
+        {"name": n, **blob("entry", data), "leaf_hash": leaf_hash(data).hex(), "fields": json.loads(data)}
+        for n, data in ((n, usage(t, **fields)) for n, t, fields in good_usages())
+    ]
+    unknown = [
+        ("a kind of tomorrow", entry("totals", 5, size=3, root="00" * 32), 1, "totals", 5),
+        ("no fields", entry("totals", 5), 1, "totals", 5),
+        ("a version of tomorrow", entry("usage", 6, version=2, cost={"a": [1, None]}), 2, "usage", 6),
+        ("version 0", entry("usage", 6, version=0), 0, "usage", 6),
+        ("the largest version", entry("log", 6, version=2**53 - 1), 2**53 - 1, "log", 6),
+        ("white space in what follows", b'{"v":1,"kind":"binding","time":7,"x": [ 1 ] }', 1, "binding", 7),
+        ("every character in what follows", b'{"v":1,"kind":"a_-9","time":7,' + bytes(range(0x20, 0x7F)) + b"}", 1, "a_-9", 7),
+        ("a kind of 32 bytes", entry("k" * 32, 7), 1, "k" * 32, 7),
+        ("65,535 bytes", filled(65_535), 1, "k", 7),
+    ]
+    name, time, fields = good_usages()[0]
+    base = usage(time, **fields).decode()
+    bound = usage(time, **fields | {"link": "bound"}).decode()
+    log = log_entry(1_760_000_000, LOG).decode()
+
+    def with_fields(**changed):
+        merged = {k: v for k, v in (fields | changed).items() if v is not None}
+        return usage(time, **merged)
+
+    def swapped(text, old, new):
+        assert old in text, old
+        return text.replace(old, new, 1).encode()
+
+    hashed = fields["receipt"]
+    bad = [
+        ("nothing", b""),
+        ("an empty object", b"{}"),
+        ("65,536 bytes", filled(65_536)),
+        ("a newline at the end", base.encode() + b"\n"),
+        ("a space at the end", base.encode() + b" "),
+        ("a space at the start", b" " + base.encode()),
+        ("a byte order mark", b"\xef\xbb\xbf" + base.encode()),
+        ("white space after a comma", swapped(base, ',"source"', ', "source"')),
+        ("white space after a colon", swapped(base, '"source":', '"source": ')),
+        ("a tab", swapped(base, ',"source"', ',\t"source"')),
+        ("a newline inside", swapped(base, ',"source"', ',\n"source"')),
+        ("no closing brace", base[:-1].encode()),
+        ("two objects", base.encode() * 2),
+        ("a comma before the brace", base[:-1].encode() + b",}"),
+        ("two commas", swapped(base, ',"source"', ',,"source"')),
+        ("head out of order", swapped(base, '"v":1,"kind":"usage"', '"kind":"usage","v":1')),
+        ("no version", swapped(base, '"v":1,', "")),
+        ("version as text", swapped(base, '"v":1', '"v":"1"')),
+        ("version with a leading zero", swapped(base, '"v":1', '"v":01')),
+        ("version with a fraction", swapped(base, '"v":1', '"v":1.0')),
+        ("no time", swapped(base, f',"time":{time}', "")),
+        ("time with a leading zero", swapped(base, f'"time":{time}', f'"time":0{time}')),
+        ("time with a fraction", swapped(base, f'"time":{time}', f'"time":{time}.0')),
+        ("time with an exponent", swapped(base, f'"time":{time}', '"time":176e7')),
+        ("time with a sign", swapped(base, f'"time":{time}', f'"time":+{time}')),
+        ("time before 1970", swapped(base, f'"time":{time}', '"time":-1')),
+        ("time of 2^53", swapped(base, f'"time":{time}', f'"time":{2**53}')),
+        ("time as text", swapped(base, f'"time":{time}', f'"time":"{time}"')),
+        ("kind in upper case", swapped(base, '"usage"', '"Usage"')),
+        ("kind empty", swapped(base, '"usage"', '""')),
+        ("kind of 33 bytes", entry("k" * 33, 7)),
+        ("kind with a dot", entry("a.b", 7)),
+        ("unknown kind with a newline", b'{"v":1,"kind":"totals","time":5,"x":"\n"}'),
+        ("unknown kind with a byte over 0x7E", b'{"v":1,"kind":"totals","time":5,"x":"\x7f"}'),
+        ("unknown kind, not ASCII", '{"v":1,"kind":"totals","time":5,"x":"\u00fc"}'.encode()),
+        ("unknown kind without a brace", b'{"v":1,"kind":"totals","time":5,"x":1'),
+        ("unknown kind, something after time", b'{"v":1,"kind":"totals","time":5x}'),
+        ("unknown kind, a space after time", b'{"v":1,"kind":"totals","time":5 }'),
+        ("unknown kind, white space in the head", b'{"v":1, "kind":"totals","time":5}'),
+        ("unknown kind, a newline at the end", b'{"v":1,"kind":"totals","time":5}\n'),
+        ("unknown version, head out of order", b'{"kind":"usage","v":2,"time":5}'),
+        ("an unknown field", swapped(base, ',"outcome"', ',"cost":1,"outcome"')),
+        ("an unknown field at the end", base[:-1].encode() + b',"cost":1}'),
+        ("a field twice", swapped(base, ',"output":300', ',"output":300,"output":300')),
+        ("fields swapped", swapped(base, '"source":"proxy","provider":"openai"', '"provider":"openai","source":"proxy"')),
+        ("counts swapped", swapped(base, '"input":2006,"cache_read":1920', '"cache_read":1920,"input":2006')),
+        ("a field's name in upper case", swapped(base, '"source"', '"Source"')),
+        ("a field's name with an escape", swapped(base, '"source"', '"s\\u006furce"')),
+        ("null for absent", swapped(base, f'"model":"{fields["model"]}"', '"model":null')),
+        ("no receipt", with_fields(receipt=None)),
+        ("no source", with_fields(source=None)),
+        ("no provider", with_fields(provider=None)),
+        ("no outcome", with_fields(outcome=None)),
+        ("a hash in upper case", swapped(base, hashed, hashed.upper())),
+        ("a hash of 63 digits", swapped(base, hashed, hashed[:63])),
+        ("a hash of 65 digits", swapped(base, hashed, hashed + "0")),
+        ("a hash that is none", swapped(base, hashed, "g" + hashed[1:])),
+        ("an upper-case key id", swapped(base, fields["key_id"], fields["key_id"].upper())),
+        ("a short key id", swapped(base, fields["key_id"], fields["key_id"][:40])),
+        ("an upper-case response", swapped(base, fields["response"], fields["response"].upper())),
+        ("a wallet in upper case", swapped(base, fields["wallet"], "0x" + fields["wallet"][2:].upper())),
+        ("a wallet with 0X", swapped(base, '"0x', '"0X')),
+        ("a wallet without 0x", swapped(base, '"0x', '"')),
+        ("a wallet of 39 digits", swapped(base, fields["wallet"], fields["wallet"][:-1])),
+        ("a wallet of 41 digits", swapped(base, fields["wallet"], fields["wallet"] + "0")),
+        ("a wallet without link", with_fields(link=None)),
+        ("a link without wallet", with_fields(wallet=None)),
+        ("an unknown link", with_fields(link="owned")),
+        ("an unknown source", with_fields(source="import")),
+        ("a source in upper case", with_fields(source="Proxy")),
+        ("an unknown outcome", with_fields(outcome="completed")),
+        ("an unknown flag", with_fields(flag="estimated")),
+        ("an empty provider", with_fields(provider="")),
+        ("an empty model", with_fields(model="")),
+        ("a model of 129 bytes", with_fields(model="m" * 129)),
+        ("an escape", swapped(base, '"openai"', '"open\\u0061i"')),
+        ("an escaped quotation mark", with_fields(model='a"b')),
+        ("an escaped backslash", with_fields(model="a\\b")),
+        ("an escaped slash", swapped(base, '"openai"', '"open\\/ai"')),
+        ("a control character", swapped(base, '"openai"', '"open\x1fai"')),
+        ("a delete character", swapped(base, '"openai"', '"open\x7fai"')),
+        ("not ASCII", swapped(base, '"openai"', '"open\u00e4i"')),
+        ("a byte that is no UTF-8", base.encode().replace(b'"openai"', b'"open\xffai"')),
+        ("a count with a leading zero", swapped(base, '"output":300', '"output":0300')),
+        ("a count with a fraction", swapped(base, '"output":300', '"output":300.0')),
+        ("a count with an exponent", swapped(base, '"output":300', '"output":3e2')),
+        ("a count with a plus", swapped(base, '"output":300', '"output":+300')),
+        ("a count below 0", swapped(base, '"output":300', '"output":-300')),
+        ("a count of -0", swapped(base, '"cache_write":0', '"cache_write":-0')),
+        ("a count of 00", swapped(base, '"cache_write":0', '"cache_write":00')),
+        ("a count as text", swapped(base, '"output":300', '"output":"300"')),
+        ("a count that is null", swapped(base, '"output":300', '"output":null')),
+        ("a count without digits", swapped(base, '"output":300', '"output":')),
+        ("a count of 2^32", with_fields(input=2**32)),
+        ("a count of 2^64 + 5", with_fields(input=2**64 + 5)),
+        ("a cache read of 2^32", with_fields(input=2**32 - 1, cache_read=2**32, flag="inconsistent")),
+        ("a cache write of 2^32", with_fields(input=2**32 - 1, cache_write=2**32, flag="inconsistent")),
+        ("an output of 2^32", with_fields(output=2**32)),
+        ("a reasoning of 2^32", with_fields(reasoning=2**32, flag="inconsistent")),
+        ("cache over input, not flagged", with_fields(cache_read=2006, cache_write=1)),
+        ("cache without input, not flagged", with_fields(input=None)),
+        ("cache sum over 2^32, not flagged", with_fields(input=2**32 - 1, cache_read=2**32 - 1, cache_write=1)),
+        ("reasoning over output, not flagged", with_fields(reasoning=301)),
+        ("reasoning without output, not flagged", with_fields(output=None)),
+        ("counts though unmetered", with_fields(outcome="unmetered")),
+        ("counts though unknown", with_fields(outcome="unknown")),
+        (
+            "a part though unmetered",
+            with_fields(input=None, cache_read=None, cache_write=0, output=None, reasoning=None, outcome="unmetered"),
+        ),
+        (
+            "complete without counts",
+            with_fields(input=None, cache_read=None, cache_write=None, output=None, reasoning=None),
+        ),
+        (
+            "complete with parts only",
+            with_fields(input=None, cache_read=0, cache_write=0, output=None, reasoning=0),
+        ),
+        (
+            "a flag without counts",
+            with_fields(
+                input=None, cache_read=None, cache_write=None, output=None, reasoning=None,
+                outcome="aborted", flag="inconsistent",
+            ),
+        ),
+        ("bound before its fields", swapped(bound, '"link":"bound"', '"link":bound')),
+        ("log: no origin", swapped(log, f'"origin":"{LOG.origin}",', "")),
+        ("log: another origin than the vkey's", swapped(log, f'"origin":"{LOG.origin}"', '"origin":"log.example.net"')),
+        ("log: an origin that is none", log_entry(5, LOG, origin="localhost")),
+        ("log: no vkey", log_entry(5, LOG, vkey=None)),
+        ("log: a vkey of small order", log_entry(5, LOG, vkey=vkey(LOG.origin, pack(TORSION[1])))),
+        ("log: a vkey with torsion", log_entry(5, LOG, vkey=vkey(LOG.origin, pack(add(BASE, TORSION[4]))))),
+        ("log: a vkey with another hash", log_entry(5, LOG, vkey=vkey(LOG.origin, LOG.public, hashed="00000000"))),
+        ("log: no rules", log_entry(5, LOG, rules=None)),
+        ("log: rules as text", log_entry(5, LOG, rules="1")),
+        ("log: rules with a leading zero", swapped(log, '"rules":1', '"rules":01')),
+        ("log: no totals_interval", log_entry(5, LOG, totals_interval=None)),
+        ("log: no publish_max", log_entry(5, LOG, publish_max=None)),
+        ("log: publish_max of 2^53", log_entry(5, LOG, publish_max=2**53)),
+        ("log: a negative interval", log_entry(5, LOG, totals_interval=-1)),
+        ("log: no evm_key", log_entry(5, LOG, evm_key=None)),
+        ("log: evm_key in upper case", log_entry(5, LOG, evm_key="0x" + "AB" * 20)),
+        ("log: a short evm_key", log_entry(5, LOG, evm_key="0x" + "ab" * 19)),
+        ("log: a field more", log[:-1].encode() + b',"x":1}'),
+        ("log: fields swapped", swapped(log, '"rules":1,"totals_interval":600', '"totals_interval":600,"rules":1')),
+        ("log: an escaped slash in the origin", log_entry(5, PATHED).replace(b"org/", b"org\\/", 1)),
+    ]
+    assert all(canonical(e.get("entry").encode()) for e in good + good_logs)
+    names = [n for n, _ in bad]
+    assert len(set(names)) == len(names)
+    return {
+        "log_good": good_logs,
+        "usage_good": good,
+        "unknown": [
+            {"name": n, **blob("entry", d), "leaf_hash": leaf_hash(d).hex(), "version": v, "kind": k, "time": t}
+            for n, d, v, k, t in unknown
+        ],
+        "bad": [{"name": n, **blob("entry", d)} for n, d in bad],
+    }
+
+
+def formula_leaf(i):
+    """Leaf i of the trees below: the leaf hash of i as 4 bytes big-endian."""
+    return leaf_hash(i.to_bytes(4, "big"))
+
+
+@vectors
+def trees():
+    """Roots and tiles over entries that are their index as 4 bytes big-endian (section 5)."""
+    leaves = [formula_leaf(i) for i in range(66_000)]
+    sizes = [*range(301), 511, 512, 513, 767, 768, 1023, 1024, 1025, 65_279, 65_280, 65_535, 65_536, 65_537, 66_000]
+    tiles = []
+    for size in (1, 2, 255, 256, 257, 511, 512, 513, 66_000):
+        made = list(hash_tiles(leaves[:size]))
+        if size == 66_000:
+            made = made[:2] + [t for t in made if not t[0].startswith("tile/0/") or ".p/" in t[0]]
+        tiles += [{"size": size, "path": path, "sha256": sha256(data).hex()} for path, data in made]
+    return {
+        "roots": [{"size": size, "root": tree_head(leaves[:size]).hex()} for size in sizes],
+        "tiles": tiles,
+    }
+
+
+@vectors
+def paths():
+    """Tile paths (section 5), below the log's URL."""
+    good = [
+        (kind, n, width)
+        for kind, n, width in [
+            ("0", 0, 1),
+            ("0", 0, 255),
+            ("0", 0, 256),
+            ("0", 1, 256),
+            ("0", 67, 17),
+            ("0", 999, 256),
+            ("0", 1000, 256),
+            ("0", 1001, 9),
+            ("0", 999_999, 100),
+            ("0", 1_000_000, 256),
+            ("0", 1_234_067, 256),
+            ("0", 2**45 - 1, 255),
+            ("1", 0, 1),
+            ("2", 3, 200),
+            ("5", 0, 31),
+            ("entries", 0, 256),
+            ("entries", 1_234_067, 10),
+            ("receipts", 0, 5),
+            ("receipts", 1_000_000_000, 256),
+        ]
+    ]
+    bad = {
+        "empty": "",
+        "a leading slash": "/tile/0/000",
+        "another word": "tiles/0/000",
+        "no level": "tile/000",
+        "an empty level": "tile//000",
+        "a level of 00": "tile/00/000",
+        "level 6": "tile/6/000",
+        "level 63": "tile/63/000",
+        "a negative level": "tile/-1/000",
+        "an unknown kind": "tile/data/000",
+        "kind in upper case": "tile/Entries/000",
+        "no number": "tile/0",
+        "an empty number": "tile/0/",
+        "one digit": "tile/0/0",
+        "two digits": "tile/0/00",
+        "four digits": "tile/0/0000",
+        "1000 in four digits": "tile/0/1000",
+        "a last group with x": "tile/0/x001",
+        "two groups with x": "tile/0/x001/x067",
+        "a first group without x": "tile/0/001/067",
+        "an upper-case X": "tile/0/X001/067",
+        "a group of zeros more": "tile/0/x000/067",
+        "a sign": "tile/0/+01",
+        "hex": "tile/0/0a0",
+        "a slash at the end": "tile/0/000/",
+        "width 0": "tile/0/000.p/0",
+        "width 256": "tile/0/000.p/256",
+        "width 300": "tile/0/000.p/300",
+        "a width with a leading zero": "tile/0/000.p/01",
+        "a negative width": "tile/0/000.p/-1",
+        "no width": "tile/0/000.p/",
+        "no width and no slash": "tile/0/000.p",
+        "a slash after the width": "tile/0/000.p/5/",
+        "two widths": "tile/0/000.p/5.p/5",
+        "a width in the middle": "tile/0/x001.p/5/067",
+        "a query": "tile/0/000?x",
+        "a number over 2^64": "tile/0/x999/x999/x999/x999/x999/x999/x999/999",
+        "a space": "tile/0/ 00",
+        "a wider digit": "tile/0/00\u0661",
+    }
+    return {
+        "good": [{"path": tile_path(k, n, w), "kind": k, "n": n, "width": w} for k, n, w in good],
+        "bad": [{"name": n, "path": p} for n, p in bad.items()],
+    }
+
+
+@vectors
+def bundles():
+    """Entry bundles (section 5)."""
+    good = {
+        "one": [b"a"],
+        "two": [b"{}", b"[]"],
+        "an empty one": [b"", b"x"],
+        "any bytes": [bytes([i]) * (i + 1) for i in range(5)],
+        "the longest": [b"z" * 65_535, b"x"],
+        "a full bundle": [str(i).encode() for i in range(256)],
+    }
+    bad = {
+        "one byte of a length": b"\0",
+        "a length without an entry": b"\0\1",
+        "cut in the last entry": bundle([b"abc", b"def"])[:-1],
+        "a byte more": bundle([b"abc"]) + b"\0",
+    }
+    return {
+        "good": [
+            {"name": n, "entries": [blob("entry", e) for e in g], **blob("bundle", bundle(g))} for n, g in good.items()
+        ],
+        "bad": [{"name": n, **blob("bundle", d)} for n, d in bad.items()],
+    }
+
+
+# --- 10 HTTP interface -------------------------------------------------------
+
+COUNTS = ("input", "cache_read", "cache_write", "output", "reasoning")
+
+
+def sums(records):
+    total = {"records": len(records)} | {c: sum(r.get(c, 0) for r in records) for c in COUNTS}
+    return total | {"total": total["input"] + total["output"]}
+
+
+def grouped(records, key):
+    groups = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
+
+
+def by_source(records):
+    of = grouped(records, lambda r: r["source"])
+    return [{"source": s, **sums(of[s])} for s in ("proxy", "custom") if s in of]
+
+
+def source_order(source):
+    return ("proxy", "custom").index(source)
+
+
+def models_of(records):
+    of = grouped(records, lambda r: (r["source"], r["provider"], r.get("model")))
+    return [
+        {"source": s, "provider": p, "model": m, **sums(of[s, p, m])}
+        for s, p, m in sorted(of, key=lambda k: (source_order(k[0]), k[1], k[2] or ""))
+    ]
+
+
+@vectors
+def log():
+    """A whole log of ten entries: what a gateway serves of it, byte for byte (sections 4 to 7 and 10)."""
+    origin, start = LOG.origin, 1_760_000_000
+    alice = "sk-proj-" + drawn("alice").hex()
+    bob = "sk-ant-" + drawn("bob").hex()
+    alice_id = key_id(origin, "openai", alice.encode()).hex()
+    bob_id = key_id(origin, "anthropic", bob.encode()).hex()
+    ids = [receipt_id(f"log {i}") for i in range(10)]
+
+    def call(i, after, **fields):
+        return usage(start + after, receipt=receipt_commitment(ids[i]).hex(), **fields)
+
+    gpt = {"source": "proxy", "provider": "openai", "model": "gpt-5-mini-2025-08-07"}
+    claude = {"source": "proxy", "provider": "anthropic", "model": "claude-sonnet-4-5"}
+    wallet = "0x" + drawn("log wallet", 20).hex()
+    lines = [
+        log_entry(start, LOG),
+        call(1, 3, key_id=alice_id, **gpt, input=2006, cache_read=1920, output=300, reasoning=192, outcome="complete",
+             response=response_commitment("openai", "resp_1").hex()),
+        call(2, 3, key_id=bob_id, **claude, input=50, cache_read=0, cache_write=40, output=503, outcome="complete",
+             response=response_commitment("anthropic", "msg_1").hex()),
+        call(3, 4, **gpt, input=9, output=12, outcome="complete"),
+        call(4, 90, key_id=alice_id, wallet=wallet, link="claimed", **gpt, input=1000, output=17, outcome="aborted"),
+        call(5, 90, key_id=alice_id, source="proxy", provider="openai", outcome="unknown"),
+        call(6, 91, key_id=bob_id, source="custom", provider="example.co.uk", model="llama-3", input=1, output=2,
+             reasoning=3, outcome="complete", flag="inconsistent"),
+        call(7, 3600, key_id=bob_id, source="proxy", provider="openai", outcome="unmetered"),
+        call(8, 86_400, key_id=bob_id, **claude, output=4_294_967_295, outcome="partial"),
+        call(9, 86_401, key_id=alice_id, **gpt, input=4_294_967_295, output=0, outcome="complete"),
+    ]
+    size = len(lines)
+    leaves = [leaf_hash(e) for e in lines]
+    signatures_ = [LOG.sign(receipt_text(origin, i, h).encode()) for i, h in enumerate(leaves)]
+    note = seal(checkpoint_text(origin, size, tree_head(leaves)), LOG)
+    root = tree_head(leaves)
+
+    records = [r for r in map(json.loads, lines) if r["kind"] == "usage"]
+    users = grouped([r for r in records if "key_id" in r], lambda r: r["key_id"])
+    modelled = {(r["provider"], r["model"]) for r in records if "model" in r}
+
+    def board(source):
+        rows = [{"key_id": k, **sums([r for r in rs if r["source"] == source])} for k, rs in users.items()]
+        ranked = sorted((r for r in rows if r["records"]), key=lambda r: (-r["total"], r["key_id"]))
+        return {"size": size, "from": None, "to": None, "source": source, "rows": ranked}
+
+    def receipt_file(i):
+        said = receipt_text(origin, i, leaves[i])
+        hashed = key_hash(origin, LOG.public)
+        return {
+            "id": ids[i],
+            "index": i,
+            "leaf_hash": leaves[i].hex(),
+            "entry": lines[i].decode(),
+            "receipt": f"{said}\n" + signature_line(origin, hashed, signatures_[i]),
+        }
+
+    def record(i):
+        return {k: v for k, v in receipt_file(i).items() if k != "id"}
+
+    answers = {
+        "/api/pubkey": {"origin": origin, "vkey": LOG.vkey, "key": LOG.public.hex()},
+        "/api/chain": {
+            "origin": origin, "size": size, "root": root.hex(), "root_base64": b64(root), "checkpoint": note,
+        },
+        "/api/stats": {
+            "size": size,
+            "records": len(records),
+            "users": len(users),
+            "models": len(modelled),
+            "wallets": len({r["wallet"] for r in records if "wallet" in r}),
+            "sources": by_source(records),
+            "outcomes": {
+                o: sum(r["outcome"] == o for r in records)
+                for o in ("complete", "aborted", "partial", "unmetered", "unknown")
+            },
+        },
+        "/api/models": {
+            "size": size, "from": None, "to": None,
+            "models": sorted(models_of(records), key=lambda m: -m["total"]),
+        },
+        "/api/leaderboard": board("proxy"),
+        "/api/leaderboard?source=custom": board("custom"),
+    }
+    for user, theirs in users.items():
+        answers[f"/api/user/{user}"] = {
+            "size": size, "key_id": user, "sources": by_source(theirs), "models": models_of(theirs),
+        }
+    answers |= {f"/api/records/{i}": record(i) for i in range(size)}
+    served = {"/checkpoint": note.encode()}
+    for n, _ in enumerate(chunks(lines)):
+        part = slice(256 * n, 256 * (n + 1))
+        width = len(lines[part])
+        served["/" + tile_path("entries", n, width)] = bundle(lines[part])
+        served["/" + tile_path("receipts", n, width)] = b"".join(signatures_[part])
+    served |= {f"/{path}": data for path, data in hash_tiles(leaves)}
+    return {
+        "facts": [
+            {
+                "origin": origin, "seed": LOG.seed.hex(), "vkey": LOG.vkey, "size": size, "root": root.hex(),
+            }
+        ],
+        "entries": [{"index": i, "entry": e.decode(), "leaf_hash": leaves[i].hex()} for i, e in enumerate(lines)],
+        "served": [{"path": path, "body_hex": data.hex()} for path, data in served.items()],
+        "answers": [{"path": path, "json": answer} for path, answer in answers.items()],
+        "receipts": [{"vkey": LOG.vkey, "file": receipt_file(i)} for i in range(1, size)],
+    }
+
+
+def main():
+    checking = sys.argv[1:] == ["--check"]
+    if sys.argv[1:] and not checking:
+        sys.exit(__doc__)
+    wrong = [p.name for p in HERE.glob("*.json") if p.name not in FILES]
+    for name, make in FILES.items():
+        content = {"about": make.__doc__} | make()
+        text = json.dumps(content, indent=1, ensure_ascii=True) + "\n"
+        path = HERE / name
+        if checking and (not path.exists() or path.read_text() != text):
+            wrong.append(name)
+        elif not checking:
+            path.write_text(text)
+    if wrong:
+        sys.exit(f"differs from what this script makes: {', '.join(sorted(wrong))}")
+
+
+if __name__ == "__main__":
+    main()
