@@ -446,7 +446,7 @@ fn genesis(verifier: &VerifierKey, evm_key: Address) -> Submission {
     Submission {
         body,
         receipt_id: None,
-        once: false,
+        retrieval: None,
         call: None,
     }
 }
@@ -509,7 +509,7 @@ fn unknown(call: Unfinished) -> Submission {
     Submission {
         body,
         receipt_id: Some(call.id),
-        once: false,
+        retrieval: None,
         call: None,
     }
 }

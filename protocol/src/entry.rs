@@ -48,6 +48,7 @@ pub enum Body {
 }
 
 /// An entry that was read.
+#[expect(clippy::large_enum_variant, reason = "nearly every entry is known")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// A kind and version that is defined here.

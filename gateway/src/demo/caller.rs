@@ -97,17 +97,6 @@ async fn call(
         .header(AUTHORIZATION, format!("Bearer {key}"))
         .body(Full::from(body.to_string()))?;
     let answer = client.request(request).await?;
-    let status = answer.status().as_u16();
-    let receipt = answer
-        .headers()
-        .get("x-tally-receipt-id")
-        .and_then(|v| v.to_str().ok());
-    tracing::info!(
-        status,
-        receipt,
-        "demo call to {}",
-        url.rsplit('/').next().unwrap_or_default()
-    );
     let mut body = answer.into_body();
     if leaves {
         body.frame().await.transpose()?;

@@ -16,9 +16,9 @@ pub struct Submission {
     pub body: Body,
     /// The id of its receipt, to which the body commits; entry 0 has none.
     pub receipt_id: Option<Uuid>,
-    /// Dropped if an entry has the same response commitment: a retrieval of
-    /// what is recorded already.
-    pub once: bool,
+    /// Set for a response that was retrieved: which retrieval it came with. It
+    /// is dropped if the log has its response commitment from anything else.
+    pub retrieval: Option<Uuid>,
     /// The call that it settles. Further records of one call have none.
     pub call: Option<Call>,
 }

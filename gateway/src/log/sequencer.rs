@@ -5,7 +5,7 @@
 //! and only then release: receipts can be asked for, the checkpoint is signed.
 //! The batch is what has piled up while the last one was being committed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,12 +19,16 @@ use protocol::key::Signer;
 use protocol::receipt::Receipt;
 use protocol::tile::WIDTH;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::pool::{Pool, Submission};
 use crate::store::{AppendError, Chain, Counted, Staged, Store, StoreError, TileRow};
 
 /// Entries in one transaction, at the most.
 const MAX_BATCH: usize = 4_096;
+
+/// Retrievals that are remembered; older ones are looked up in the store.
+const MAX_RETRIEVED: usize = 65_536;
 
 /// From this many entries on a batch is signed on several threads.
 const PARALLEL_FROM: usize = 32;
@@ -63,6 +67,8 @@ pub struct Sequencer {
     chain: Chain,
     committed: watch::Sender<Committed>,
     health: Health,
+    /// Responses that were retrieved of late, and by which retrieval.
+    retrieved: HashMap<Hash, Uuid>,
 }
 
 impl Sequencer {
@@ -85,6 +91,7 @@ impl Sequencer {
             chain,
             committed,
             health,
+            retrieved: HashMap::new(),
         })
     }
 
@@ -141,26 +148,35 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Drops retrievals of responses that the log, or this batch, has already.
-    async fn without_known_responses(&self, batch: Vec<Submission>) -> Vec<Submission> {
-        if !batch.iter().any(|submission| submission.once) {
+    /// Drops what was retrieved though the log has it already: from a POST,
+    /// or from another retrieval. The lines of one retrieval stand each for
+    /// itself.
+    async fn without_known_responses(&mut self, batch: Vec<Submission>) -> Vec<Submission> {
+        if !batch.iter().any(|submission| submission.retrieval.is_some()) {
             return batch;
         }
-        let mut seen = HashSet::new();
+        if self.retrieved.len() > MAX_RETRIEVED {
+            self.retrieved.clear();
+        }
+        let mut posted = HashSet::new();
         let mut kept = Vec::with_capacity(batch.len());
         for submission in batch {
-            let response = match &submission.body {
-                Body::Usage(usage) => usage.response,
-                Body::Log(_) => None,
-            };
-            let Some(response) = response else {
-                kept.push(submission);
-                continue;
-            };
-            if submission.once && (seen.contains(&response) || self.knows(&response).await) {
-                continue;
+            match (response(&submission.body), submission.retrieval) {
+                (Some(response), Some(retrieval)) => {
+                    let known = match self.retrieved.get(&response) {
+                        Some(by) => *by != retrieval,
+                        None => posted.contains(&response) || self.knows(&response).await,
+                    };
+                    if known {
+                        continue;
+                    }
+                    self.retrieved.insert(response, retrieval);
+                }
+                (Some(response), None) => {
+                    posted.insert(response);
+                }
+                (None, _) => {}
             }
-            seen.insert(response);
             kept.push(submission);
         }
         kept
@@ -245,6 +261,13 @@ impl Sequencer {
         self.health.0.store(false, Ordering::Relaxed);
         report(error);
         tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn response(body: &Body) -> Option<Hash> {
+    match body {
+        Body::Usage(usage) => usage.response,
+        Body::Log(_) => None,
     }
 }
 
@@ -358,6 +381,7 @@ fn announce(submission: &Submission, staged: &Staged) {
         output = usage.counts.output,
         outcome,
         index = staged.index.get(),
+        receipt = staged.receipt_id.map(tracing::field::display),
         "recorded",
     );
     metrics::counter!("tally_records_total", "provider" => usage.provider.as_str().to_owned(), "outcome" => outcome)

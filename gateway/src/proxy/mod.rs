@@ -167,14 +167,16 @@ impl Proxy {
         strip_hop_by_hop(&mut head.headers);
         strip_ours(&mut head.headers);
         head.version = Version::HTTP_11;
+        let status = head.status.as_u16();
         let Some(call) = call else {
+            tee::announce(upstream.name.as_str(), status);
             return Response::from_parts(head, Reply::Proxied(Tee::passing(body)));
         };
         let text = |name: HeaderName| head.headers.get(name).and_then(|v| v.to_str().ok());
         let meter = Meter::new(&AnswerHead {
             dialect: upstream.dialect,
             kind,
-            status: head.status.as_u16(),
+            status,
             content_type: text(CONTENT_TYPE),
             content_encoding: text(CONTENT_ENCODING),
             cached_prompt_tokens: text(HeaderName::from_static("fireworks-cached-prompt-tokens")),
@@ -188,7 +190,7 @@ impl Proxy {
                 head.headers.insert(name, value);
             }
         }
-        let once = matches!(kind, Kind::Retrieve | Kind::Batch);
+        let retrieval = matches!(kind, Kind::Retrieve | Kind::Batch).then_some(draft.id);
         let dialect = upstream.dialect;
         let pool = Arc::clone(&self.pool);
         let metering = Metering {
@@ -196,7 +198,8 @@ impl Proxy {
             dialect,
             call: Some(call),
             draft,
-            once,
+            retrieval,
+            status,
             pool,
         };
         Response::from_parts(head, Reply::Proxied(Tee::metering(body, metering)))

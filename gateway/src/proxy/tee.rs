@@ -37,7 +37,8 @@ pub(super) struct Metering {
     /// Settled by the first record, or dropped without one.
     pub(super) call: Option<Call>,
     pub(super) draft: Unfinished,
-    pub(super) once: bool,
+    pub(super) retrieval: Option<Uuid>,
+    pub(super) status: u16,
     pub(super) pool: Arc<Pool>,
 }
 
@@ -127,6 +128,9 @@ impl Metering {
         for metered in meter.finish(end) {
             self.submit(metered);
         }
+        if self.call.is_some() {
+            announce(self.draft.provider.as_str(), self.status);
+        }
     }
 
     fn submit(&mut self, metered: Metered) {
@@ -155,8 +159,14 @@ impl Metering {
         self.pool.submit(Submission {
             body: EntryBody::Usage(usage),
             receipt_id: Some(id),
-            once: self.once,
+            retrieval: self.retrieval,
             call,
         });
     }
+}
+
+/// The line of a call that gave no record; one that did logs its line when it
+/// is durable, with its index.
+pub(super) fn announce(provider: &str, status: u16) {
+    tracing::info!(target: "gateway::call", provider, status, "no record");
 }

@@ -463,3 +463,37 @@ impl Zstd {
 fn piece() -> Box<[u8]> {
     vec![0; PIECE].into_boxed_slice()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::{DECODED_MAX, Decoder};
+
+    #[test]
+    fn expansion_is_bounded_over_all_codings() {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        out.write_all(&vec![b' '; 1 << 20])
+            .expect("memory takes all");
+        let once = out.finish().expect("memory takes all");
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        out.write_all(&once).expect("memory takes all");
+        let twice = out.finish().expect("memory takes all");
+        let check = |coding, body: &[u8], left: u64, blind: bool| {
+            let mut decoder = Decoder::new(Some(coding));
+            assert_eq!(decoder.left, DECODED_MAX);
+            decoder.left = left;
+            let mut given = 0;
+            body.chunks(100)
+                .for_each(|slice| decoder.feed(slice, &mut |piece| given += piece.len()));
+            decoder.finish(&mut |piece| given += piece.len());
+            assert_eq!(decoder.is_blind(), blind, "{coding} {left}");
+            assert!(given as u64 <= left, "{coding}: {given} of {left}");
+        };
+        check("gzip", &once, 1 << 20, false);
+        check("gzip", &once, (1 << 20) - 1, true);
+        check("gzip", &once, 0, true);
+        check("gzip,gzip", &twice, (1 << 20) + once.len() as u64, false);
+        check("gzip,gzip", &twice, 1 << 20, true);
+    }
+}

@@ -672,3 +672,219 @@ fn count(text: &[u8]) -> Option<u32> {
     let whole = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
     whole.then_some(number as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value as Json;
+
+    use super::super::paths::{Node, Shape};
+    use super::{Scanner, Sink, TEXT_MAX, Value};
+
+    /// What a document says, as a list.
+    #[derive(Default)]
+    struct Heard(Vec<String>);
+
+    impl Sink for Heard {
+        fn wants(&self, _: Node) -> bool {
+            true
+        }
+
+        fn open(&mut self, node: Node) -> bool {
+            self.0.push(format!("open {node:?}"));
+            true
+        }
+
+        fn close(&mut self, node: Node) {
+            self.0.push(format!("close {node:?}"));
+        }
+
+        fn value(&mut self, node: Node, value: Value<'_>) {
+            // A text where a container is due is not kept.
+            let value = match (node.shape(), value) {
+                (Shape::Leaf, value) => value,
+                (_, Value::Text(_)) => Value::Text(None),
+                (_, Value::Number(_)) => return,
+                (_, value) => value,
+            };
+            self.0.push(format!("{node:?} {value:?}"));
+        }
+    }
+
+    /// The same, told by a parser that builds the document.
+    fn told(node: Node, json: &Json, heard: &mut Heard) {
+        let mut descend = |children: Vec<(Node, &Json)>| {
+            heard.open(node);
+            children
+                .into_iter()
+                .for_each(|(child, json)| told(child, json, heard));
+            heard.close(node);
+        };
+        match (node.shape(), json) {
+            _ if node == Node::Skip => {}
+            (Shape::Object(table), Json::Object(map)) => {
+                let child = |(key, json)| (table.child(String::as_bytes(key)), json);
+                descend(map.iter().map(child).collect());
+            }
+            (Shape::Array(element), Json::Array(list)) => {
+                descend(list.iter().map(|json| (element, json)).collect());
+            }
+            (_, Json::Array(_) | Json::Object(_)) => heard.value(node, Value::Container),
+            (_, Json::Null) => heard.value(node, Value::Null),
+            (_, Json::Bool(value)) => heard.value(node, Value::Bool(*value)),
+            (_, Json::Number(number)) => {
+                let number = number.as_f64().expect("a finite number");
+                let whole = number.fract() == 0.0 && (0.0..=4_294_967_295.0).contains(&number);
+                heard.value(node, Value::Number(whole.then_some(number as u32)));
+            }
+            (_, Json::String(text)) => {
+                let text = Some(text.as_str()).filter(|text| text.len() <= TEXT_MAX);
+                heard.value(node, Value::Text(text));
+            }
+        }
+    }
+
+    fn scan(document: &str, slices: &[usize]) -> (Scanner, Vec<String>) {
+        let (mut scanner, mut heard) = (Scanner::new(), Heard::default());
+        let mut rest = document.as_bytes();
+        for length in slices.iter().cycle() {
+            let (slice, tail) = rest.split_at((*length).min(rest.len()));
+            scanner.feed(slice, &mut heard);
+            rest = tail;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        (scanner, heard.0)
+    }
+
+    #[test]
+    fn only_whole_documents_are_done() {
+        let check = |document: &str, done: bool, broken: bool| {
+            for slices in [&[1][..], &[usize::MAX]] {
+                let (scanner, _) = scan(document, slices);
+                assert_eq!(
+                    (scanner.is_done(), scanner.is_broken()),
+                    (done, broken),
+                    "{document}"
+                );
+            }
+        };
+        check("{}", true, false);
+        check(" {\"a\" : [1, {}], \"usage\" : null } \n", true, false);
+        check("[]", true, false);
+        check("[{},{}]", true, false);
+        check("\"\\\"\"", true, false);
+        check("null", true, false);
+        check("{\"a\":\"\\u12", false, false);
+        check("{\"a\":1", false, false);
+        check("", false, false);
+        for broken in [
+            "{}x",
+            "{} {}",
+            "{,}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{\"a\" 1}",
+            "{a:1}",
+            "[1,]",
+            "[,]",
+            "[}",
+            "{]",
+            "{\"usage\":{\"a\":nul}}",
+            "{\"a\":tru e}",
+            "}",
+            "{\"id\":\"\\uzzzz\"}",
+            "{\"usage\":[1,2]}}",
+            "[1 2]",
+            "{\"a\":1 2}",
+        ] {
+            check(broken, false, true);
+        }
+    }
+
+    /// Any JSON, in which known keys are as likely as others.
+    fn json() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<u32>().prop_map(Json::from),
+            any::<i64>().prop_map(Json::from),
+            (-1e3..1e10_f64).prop_map(|number| Json::from(number.round())),
+            any::<f64>().prop_map(Json::from),
+            ".{0,20}".prop_map(Json::from),
+            "[a-z\"\\\\]{250,260}".prop_map(Json::from),
+        ];
+        let known = vec![
+            "usage",
+            "response",
+            "message",
+            "delta",
+            "meta",
+            "prompt_tokens",
+            "input_tokens",
+            "body",
+            "iterations",
+            "choices",
+            "finish_reason",
+            "tokens",
+            "id",
+            "model",
+            "type",
+            "result",
+            "usageMetadata",
+            "predictions",
+            "embeddings",
+            "statistics",
+            "token_count",
+            "error",
+            "input_tokens_details",
+            "cached_tokens",
+            "x_groq",
+            "done",
+            "status",
+        ];
+        let known = prop::sample::select(known).prop_map(str::to_owned);
+        let key = prop_oneof![3 => known, 1 => ".{0,9}"];
+        leaf.prop_recursive(7, 80, 6, move |inner| {
+            let pairs = prop::collection::vec((key.clone(), inner.clone()), 0..6);
+            prop_oneof![
+                1 => prop::collection::vec(inner, 0..6).prop_map(Json::from),
+                2 => pairs.prop_map(|pairs| Json::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn documents_say_what_serde_json_reads_in_them(
+            json in json(),
+            pretty in any::<bool>(),
+            slices in prop::collection::vec(1..30_usize, 1..9),
+        ) {
+            prop_assume!(!json.is_array());
+            let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) };
+            // A number without an end may go on.
+            let text = text.expect("a value writes itself") + "\n";
+            let (scanner, heard) = scan(&text, &slices);
+            let mut expected = Heard::default();
+            told(Node::Root, &json, &mut expected);
+            prop_assert!(scanner.is_done());
+            prop_assert_eq!(heard, expected.0);
+        }
+
+        #[test]
+        fn valid_documents_are_done_and_their_beginnings_are_not(json in json(), cut in any::<prop::sample::Index>()) {
+            prop_assume!(json.is_object() || json.is_array());
+            let text = json.to_string();
+            prop_assert!(scan(&text, &[5]).0.is_done());
+            let (mut cut, bytes) = (cut.index(text.len()), text.as_bytes());
+            while !text.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            let (scanner, _) = scan(&text[..cut], &[5]);
+            prop_assert!(!scanner.is_done() && !scanner.is_broken(), "{:?}", &bytes[..cut]);
+        }
+    }
+}

@@ -202,16 +202,47 @@ fn zstd(body: &[u8]) -> Vec<u8> {
     zstd::stream::encode_all(body, 3).expect("memory takes all")
 }
 
-/// Ways to code a body: a header, and what makes bytes that fit it.
-const CODINGS: [(&str, fn(&[u8]) -> Vec<u8>); 8] = [
-    ("gzip", gzip),
-    ("x-gzip", gzip),
-    ("deflate", zlib),
-    ("deflate", deflate),
-    ("br", brotli),
-    ("zstd", zstd),
-    ("gzip, br", |body| brotli(&gzip(body))),
-    (" zstd , identity,GZIP", |body| gzip(&zstd(body))),
+/// A way to code a body.
+#[derive(Clone, Copy, Debug)]
+struct Coding {
+    /// The header that names it.
+    name: &'static str,
+    code: fn(&[u8]) -> Vec<u8>,
+}
+
+const CODINGS: [Coding; 8] = [
+    Coding {
+        name: "gzip",
+        code: gzip,
+    },
+    Coding {
+        name: "x-gzip",
+        code: gzip,
+    },
+    Coding {
+        name: "deflate",
+        code: zlib,
+    },
+    Coding {
+        name: "deflate",
+        code: deflate,
+    },
+    Coding {
+        name: "br",
+        code: brotli,
+    },
+    Coding {
+        name: "zstd",
+        code: zstd,
+    },
+    Coding {
+        name: "gzip, br",
+        code: |body| brotli(&gzip(body)),
+    },
+    Coding {
+        name: " zstd , identity,GZIP",
+        code: |body| gzip(&zstd(body)),
+    },
 ];
 
 const SLICES: [&[usize]; 7] = [
@@ -240,15 +271,15 @@ fn samples_count_as_expected_in_every_coding() {
         .iter()
         .filter(|sample| sample.content_encoding.is_none())
     {
-        for (coding, code) in CODINGS {
+        for Coding { name, code } in CODINGS {
             let body = code(&sample.body);
             let head = AnswerHead {
-                content_encoding: Some(coding),
+                content_encoding: Some(name),
                 ..sample.head()
             };
             for slices in SLICES {
                 let records = run(&head, &body, slices, End::Complete);
-                check(sample, &records, &format!("{coding}, slices {slices:?}"));
+                check(sample, &records, &format!("{name}, slices {slices:?}"));
             }
         }
     }
@@ -373,12 +404,8 @@ fn a_batch_gives_one_record_a_response() {
         )
     };
     let head = AnswerHead {
-        dialect: Dialect::OpenAi,
         kind: Kind::Batch,
-        status: 200,
-        content_type: Some("application/octet-stream"),
-        content_encoding: None,
-        cached_prompt_tokens: None,
+        ..openai("application/octet-stream")
     };
     let usage = r#"{"usage":{"prompt_tokens":9,"completion_tokens":9}}"#;
     let body = format!("{}\n{{broken\n{usage}\n\n{}", line(1), line(2));
@@ -399,12 +426,9 @@ fn judge(
     end: End,
 ) -> Option<(Outcome, Option<u32>, Option<u32>)> {
     let head = AnswerHead {
-        dialect: Dialect::OpenAi,
         kind,
         status,
-        content_type: Some(content_type),
-        content_encoding: None,
-        cached_prompt_tokens: None,
+        ..openai(content_type)
     };
     let whole = run(&head, body.as_bytes(), &[usize::MAX], end);
     assert_eq!(whole, run(&head, body.as_bytes(), &[1], end), "{body}");
@@ -694,6 +718,94 @@ fn anthropic_iterations_are_summed() {
 }
 
 #[test]
+fn rules_without_a_sample_hold() {
+    let check = |dialect, body: &str, expected: [Option<u32>; 5], inconsistent| {
+        let head = AnswerHead {
+            dialect,
+            cached_prompt_tokens: Some("4"),
+            ..openai("application/json")
+        };
+        let records = run(&head, body.as_bytes(), &[5], End::Complete);
+        let [input, cache_read, cache_write, output, reasoning] = expected;
+        let counts = Counts {
+            input,
+            cache_read,
+            cache_write,
+            output,
+            reasoning,
+        };
+        assert_eq!(
+            (records[0].counts, records[0].inconsistent),
+            (counts, inconsistent),
+            "{body}"
+        );
+    };
+    use Dialect::{Anthropic, Gemini, OpenAi};
+    let is = Some;
+    // Reasoning beside the completion, as the total shows.
+    check(
+        OpenAi,
+        r#"{"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":22,"completion_tokens_details":{"reasoning_tokens":7}}}"#,
+        [is(10), is(4), None, is(12), is(7)],
+        false,
+    );
+    check(
+        OpenAi,
+        r#"{"usage":{"prompt_tokens":10,"completion_tokens":9,"total_tokens":19,"prompt_cache_hit_tokens":0,"completion_tokens_details":{"reasoning_tokens":7}}}"#,
+        [is(10), is(0), None, is(9), is(7)],
+        false,
+    );
+    // Parts that exceed their whole.
+    check(
+        OpenAi,
+        r#"{"usage":{"prompt_tokens":3,"completion_tokens":9}}"#,
+        [is(3), is(4), None, is(9), None],
+        true,
+    );
+    // One event, stated twice and differently: the first path is believed.
+    check(
+        OpenAi,
+        r#"{"x_groq":{"usage":{"prompt_tokens":50,"completion_tokens":50}},"usage":{"prompt_tokens":10,"completion_tokens":9}}"#,
+        [is(10), is(4), None, is(9), None],
+        false,
+    );
+    check(
+        OpenAi,
+        r#"{"usage":{"prompt_tokens":10,"completion_tokens":9},"x_groq":{"usage":{"prompt_tokens":50,"completion_tokens":50}}}"#,
+        [is(10), is(4), None, is(9), None],
+        false,
+    );
+    // Anthropic's names mean what they mean to Anthropic, wherever they come from.
+    for dialect in [OpenAi, Anthropic] {
+        check(
+            dialect,
+            r#"{"usage":{"input_tokens":10,"cache_read_input_tokens":100,"cache_creation_input_tokens":7,"output_tokens":2}}"#,
+            [is(117), is(100), is(7), is(2), None],
+            false,
+        );
+    }
+    check(
+        Gemini,
+        r#"{"usageMetadata":{"promptTokenCount":10,"toolUsePromptTokenCount":5,"candidatesTokenCount":3,"thoughtsTokenCount":2,"totalTokenCount":20}}"#,
+        [is(15), None, None, is(5), is(2)],
+        false,
+    );
+    check(
+        Gemini,
+        r#"{"usageMetadata":{"totalTokenCount":20}}"#,
+        [None; 5],
+        false,
+    );
+    // Only output: the input is not made up.
+    check(
+        Anthropic,
+        r#"{"usage":{"output_tokens":2}}"#,
+        [None, None, None, is(2), None],
+        false,
+    );
+}
+
+#[test]
 fn what_cannot_be_decoded_is_not_counted() {
     let sample = sample("openai/chat.json");
     let check = |coding, body: &[u8], end, expected| {
@@ -858,10 +970,10 @@ fn alone() {
             let body = [begin, &piece.repeat(times), &closing, usage].concat();
             let body = coding.map_or_else(
                 || body.clone().into_bytes(),
-                |(_, code)| code(body.as_bytes()),
+                |coding| (coding.code)(body.as_bytes()),
             );
             let head = AnswerHead {
-                content_encoding: coding.map(|(name, _)| name),
+                content_encoding: coding.map(|coding| coding.name),
                 ..openai(content_type)
             };
             let before = resident();
@@ -933,14 +1045,7 @@ fn how_long_an_answer_takes() {
         ),
     ];
     for (name, body, content_type, slice) in cases {
-        let head = AnswerHead {
-            dialect: Dialect::OpenAi,
-            kind: Kind::Generate,
-            status: 200,
-            content_type: Some(content_type),
-            content_encoding: None,
-            cached_prompt_tokens: None,
-        };
+        let head = openai(content_type);
         let mut times: Vec<u128> = (0..9)
             .map(|_| {
                 let began = Instant::now();
@@ -1041,12 +1146,12 @@ proptest! {
     ) {
         let samples = samples();
         let sample = which.get(&samples);
-        let mut body = (coding.1)(&sample.body);
+        let mut body = (coding.code)(&sample.body);
         for (at, byte) in flips {
             let at = at.index(body.len());
             body[at] = byte;
         }
-        let head = AnswerHead { content_encoding: Some(coding.0), ..sample.head() };
+        let head = AnswerHead { content_encoding: Some(coding.name), ..sample.head() };
         run(&head, &body, &slices, End::Complete);
         run(&head, &body, &[usize::MAX], End::Complete);
     }

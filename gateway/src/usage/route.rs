@@ -124,7 +124,10 @@ const RETRIEVE_POSTED: &[&str] = &[
 ];
 
 /// `GET` of a path that ends so is [`Kind::Batch`].
-const BATCH: &[&str] = &["messages/batches/*/results", "files/*/content"];
+///
+/// A file's content is not: a client can upload lines of its own making and
+/// retrieve them as if a batch had given them.
+const BATCH: &[&str] = &["messages/batches/*/results"];
 
 /// What a request asks for. `path` is what follows the provider's prefix,
 /// with or without a query; the method is compared in upper case.
@@ -259,7 +262,7 @@ mod tests {
         );
         check(OpenAi, "GET /v1/responses/resp_1/input_items", Kind::None);
         check(OpenAi, "DELETE /v1/responses/resp_1", Kind::None);
-        check(OpenAi, "GET /v1/files/file-1/content", Kind::Batch);
+        check(OpenAi, "GET /v1/files/file-1/content", Kind::None);
         check(OpenAi, "GET /v1/files/file-1", Kind::None);
         check(OpenAi, "GET /v1/realtime?model=m", Kind::Frames);
         check(Anthropic, "POST /v1/messages", Kind::Generate);

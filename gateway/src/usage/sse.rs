@@ -196,3 +196,137 @@ impl Sse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Events, Sse};
+
+    /// What a stream says, as a list.
+    #[derive(Default)]
+    struct Heard {
+        data: Vec<u8>,
+        events: Vec<String>,
+    }
+
+    impl Heard {
+        fn event(&mut self, name: &str) {
+            let data = String::from_utf8_lossy(&std::mem::take(&mut self.data)).into_owned();
+            self.events.push(format!("{name} {data}"));
+        }
+    }
+
+    impl Events for Heard {
+        fn data(&mut self, bytes: &[u8]) {
+            self.data.extend_from_slice(bytes);
+        }
+
+        fn end(&mut self) {
+            self.event("end");
+        }
+
+        fn done(&mut self) {
+            self.event("done");
+        }
+
+        fn cut(&mut self) {
+            self.event("cut");
+        }
+    }
+
+    fn heard(stream: &str, slices: &[usize]) -> Vec<String> {
+        let (mut sse, mut heard) = (Sse::new(), Heard::default());
+        let mut rest = stream.as_bytes();
+        for length in slices.iter().cycle() {
+            let (slice, tail) = rest.split_at((*length).min(rest.len()));
+            sse.feed(slice, &mut heard);
+            rest = tail;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        sse.finish(&mut heard);
+        heard.events
+    }
+
+    /// The same, told line by line.
+    fn told(stream: &str) -> Vec<String> {
+        let stream = stream.replace("\r\n", "\n").replace('\r', "\n");
+        let (mut events, mut data) = (Vec::new(), None::<String>);
+        let mut lines: Vec<&str> = stream.split('\n').collect();
+        // What follows the last line's end is a line only if it is not empty.
+        let tail = lines.pop().unwrap_or_default();
+        let mut line = |line: &str, events: &mut Vec<String>, last: bool| {
+            if let Some(value) = line
+                .strip_prefix("data:")
+                .filter(|value| !last || !value.is_empty())
+            {
+                let value = value.strip_prefix(' ').unwrap_or(value);
+                data = Some(
+                    data.take()
+                        .map_or_else(|| value.to_owned(), |data| data + "\n" + value),
+                );
+            }
+            if line.is_empty()
+                && let Some(data) = data.take()
+            {
+                match data.as_str() {
+                    "[DONE]" => events.push("done ".to_owned()),
+                    _ if last => events.push(format!("cut {data}")),
+                    _ => events.push(format!("end {data}")),
+                }
+            }
+        };
+        lines
+            .into_iter()
+            .for_each(|each| line(each, &mut events, false));
+        line(tail, &mut events, true);
+        line("", &mut events, true);
+        events
+    }
+
+    #[test]
+    fn events_are_told_apart() {
+        let check = |stream: &str, expected: &[&str]| {
+            for slices in [&[1][..], &[2], &[3], &[usize::MAX]] {
+                assert_eq!(heard(stream, slices), expected, "{stream:?} {slices:?}");
+            }
+            assert_eq!(told(stream), expected, "{stream:?}");
+        };
+        check("data: a\n\ndata:b\n\n", &["end a", "end b"]);
+        check("data: a\r\n\r\ndata: b\r\r", &["end a", "end b"]);
+        check("data: a\ndata: b\n\n", &["end a\nb"]);
+        check("data:  a\n\n", &["end  a"]);
+        check(": c\nevent: x\nid: 1\ndata: a\nretry: 5\n\n", &["end a"]);
+        check("event: x\n\n\n\ndata: a\n\n", &["end a"]);
+        check("data\n\nxdata: a\n\ndatax: b\n\n", &[]);
+        check("data: a", &["cut a"]);
+        check("data: a\n", &["cut a"]);
+        check("data: [DONE]\n\n", &["done "]);
+        check("data:[DONE]", &["done "]);
+        check("data: [DON", &["cut [DON"]);
+        check("data: [DONE]x\n\n", &["end [DONE]x"]);
+        check("data: [DOG]\n\n", &["end [DOG]"]);
+        check("data: [DONE]\ndata: a\n\n", &["end [DONE]\na"]);
+        check("data: a\ndata: [DONE]\n\n", &["end a\n[DONE]"]);
+        check("data:\n\n", &["end "]);
+        check("", &[]);
+    }
+
+    proptest! {
+        #[test]
+        fn streams_are_read_as_their_lines_say(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "data:", "data: ", "\n", "\n\n", "\r", "\r\n", "[DONE]", "{}", ":", "event: x", " ", "d",
+                ]),
+                0..24,
+            ),
+            slices in prop::collection::vec(1..9_usize, 1..6),
+        ) {
+            let stream = parts.concat();
+            prop_assert_eq!(heard(&stream, &slices), told(&stream));
+        }
+    }
+}
