@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::usage::Dialect;
 
 /// Path segments that are the gateway's own, so no upstream may be called so.
-const RESERVED: &[&str] = &["api", "checkpoint", "healthz", "metrics", "readyz", "tile"];
+pub const RESERVED: &[&str] = &["api", "checkpoint", "healthz", "metrics", "readyz", "tile"];
 
 /// Where providers are by default.
 const UPSTREAMS: &[(&str, &str)] = &[

@@ -152,7 +152,10 @@ impl Sequencer {
     /// or from another retrieval. The lines of one retrieval stand each for
     /// itself.
     async fn without_known_responses(&mut self, batch: Vec<Submission>) -> Vec<Submission> {
-        if !batch.iter().any(|submission| submission.retrieval.is_some()) {
+        if !batch
+            .iter()
+            .any(|submission| submission.retrieval.is_some())
+        {
             return batch;
         }
         if self.retrieved.len() > MAX_RETRIEVED {

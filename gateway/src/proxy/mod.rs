@@ -22,7 +22,7 @@ use protocol::key::Origin;
 use protocol::record::Source;
 use uuid::Uuid;
 
-use crate::config::Upstream;
+use crate::config::{RESERVED, Upstream};
 use crate::log::Unfinished;
 use crate::log::calls::{Call, Calls, Refused};
 use crate::log::pool::Pool;
@@ -86,14 +86,12 @@ impl Proxy {
         })
     }
 
-    /// Whether a request's path names one of the providers.
+    /// Whether a request's path names a provider, or looks as if it meant to.
     pub fn serves(&self, path: &str) -> bool {
-        let name = path
-            .trim_start_matches('/')
-            .split('/')
-            .next()
-            .unwrap_or_default();
-        self.upstreams.contains_key(name)
+        let mut segments = path.trim_start_matches('/').splitn(2, '/');
+        let name = segments.next().unwrap_or_default();
+        let deeper = segments.next().is_some();
+        self.upstreams.contains_key(name) || deeper && !RESERVED.contains(&name)
     }
 
     /// Forwards a call and answers what the provider answers.

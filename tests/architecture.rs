@@ -1,0 +1,145 @@
+//! The rooms and who may see whom: held by reading the source.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The Rust files below a folder, with what they say outside of comments.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut found = vec![];
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for item in fs::read_dir(&folder).expect("in the tree") {
+            let path = item.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).expect("UTF-8");
+                let code: Vec<_> = text
+                    .lines()
+                    .filter(|line| !line.trim_start().starts_with("//"))
+                    .collect();
+                found.push((path.display().to_string(), code.join("\n")));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{folder} has sources");
+    found
+}
+
+fn never(folder: &str, words: &[&str]) {
+    for (path, code) in sources(folder) {
+        for word in words {
+            assert!(!code.contains(word), "{path} must not say {word:?}");
+        }
+    }
+}
+
+#[test]
+fn rooms_see_only_those_below_them() {
+    // server -> {proxy, api, web} -> {log, usage} -> store -> protocol
+    never(
+        "gateway/src/store",
+        &[
+            "crate::log",
+            "crate::proxy",
+            "crate::api",
+            "crate::web",
+            "crate::usage",
+            "hyper",
+            "axum",
+            "http::",
+        ],
+    );
+    never(
+        "gateway/src/log",
+        &[
+            "crate::proxy",
+            "crate::api",
+            "crate::web",
+            "crate::usage",
+            "hyper",
+            "axum",
+            "http::",
+        ],
+    );
+    never(
+        "gateway/src/usage",
+        &[
+            "crate::log",
+            "crate::proxy",
+            "crate::api",
+            "crate::web",
+            "crate::store",
+            "hyper",
+            "axum",
+            "tokio",
+            "http::",
+        ],
+    );
+    never(
+        "gateway/src/proxy",
+        &["crate::api", "crate::web", "crate::store", "crate::server"],
+    );
+    never(
+        "gateway/src/api",
+        &[
+            "crate::proxy",
+            "crate::web",
+            "crate::server",
+            "crate::usage",
+        ],
+    );
+}
+
+#[test]
+fn the_protocol_is_pure() {
+    never(
+        "protocol/src",
+        &[
+            "std::",
+            "tokio",
+            "SystemTime",
+            "Instant",
+            "async fn",
+            "getrandom",
+            "unsafe",
+        ],
+    );
+    let manifest = fs::read_to_string(root().join("protocol/Cargo.toml")).expect("in the tree");
+    assert!(!manifest.contains("gateway") && !manifest.contains("sentinel"));
+}
+
+#[test]
+fn the_sentinel_never_uses_what_it_checks() {
+    never(
+        "sentinel/src",
+        &[
+            "protocol::mmr",
+            "protocol::proof",
+            "gateway::",
+            "mmr::",
+            "Mmr",
+            "Hash::leaf",
+            "Hash::node",
+        ],
+    );
+    let manifest = fs::read_to_string(root().join("sentinel/Cargo.toml")).expect("in the tree");
+    assert!(!manifest.contains("gateway"));
+}
+
+#[test]
+fn credentials_are_never_formatted() {
+    // The proxy reads them in one file; nothing there prints.
+    let (_, code) = sources("gateway/src/proxy")
+        .into_iter()
+        .find(|(path, _)| path.ends_with("credential.rs"))
+        .expect("there");
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    for word in ["tracing", "format!", "println", "to_string", "String"] {
+        assert!(!code.contains(word), "credential.rs must not say {word:?}");
+    }
+}

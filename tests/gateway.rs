@@ -1,0 +1,226 @@
+//! Runs the gateway as a process.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response, StatusCode};
+use serde_json::Value;
+
+use crate::binaries::program;
+
+/// A client that shows bytes and redirects as they come.
+pub(crate) fn client() -> Client {
+    // Another test may have installed it before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder().no_gzip().redirect(Policy::none()).build();
+    client.expect("a client")
+}
+
+/// A gateway that runs, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    client: Client,
+    child: Child,
+    url: String,
+    vkey: String,
+    /// What it wrote to stderr so far.
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Starts one on `data` in front of the stand-in provider at `provider`,
+    /// and waits until it is ready.
+    pub(crate) async fn start(data: &Path, provider: &str) -> Self {
+        Self::start_at(data, provider, &free_address(), &[]).await
+    }
+
+    /// The same, on an address, with further arguments.
+    pub(crate) async fn start_at(
+        data: &Path,
+        provider: &str,
+        address: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let mut command = command(data, provider, address);
+        let mut child = command
+            .args(arguments)
+            .spawn()
+            .expect("the gateway was built");
+        let (log, reader) = collect(&mut child);
+        let url = format!("http://{address}");
+        let client = client();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let ready = client.get(format!("{url}/readyz")).send().await;
+            if ready.is_ok_and(|r| r.status() == StatusCode::OK) {
+                break;
+            }
+            if let Some(status) = child.try_wait().expect("it is our child") {
+                panic!("the gateway ended: {status}: {}", text(&log));
+            }
+            assert!(Instant::now() < deadline, "not ready: {}", text(&log));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut gateway = Self {
+            client,
+            child,
+            url,
+            vkey: String::new(),
+            log,
+            reader: Some(reader),
+        };
+        let key = gateway.json("/api/pubkey").await;
+        gateway.vkey = key["vkey"].as_str().expect("a vkey").to_owned();
+        gateway
+    }
+
+    /// A client with connections of its own.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn vkey(&self) -> &str {
+        &self.vkey
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to stderr so far.
+    pub(crate) fn log(&self) -> String {
+        text(&self.log)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        let url = format!("{}{path}", self.url);
+        self.client
+            .get(url)
+            .send()
+            .await
+            .expect("the gateway answers")
+    }
+
+    /// A 200 answer's JSON.
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        let text = answer.text().await.expect("a whole answer");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// The log's size once it is at least `size`.
+    pub(crate) async fn reaches(&self, size: u64) -> u64 {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let now = self.json("/api/chain").await["size"].as_u64();
+            let now = now.expect("a size");
+            if now >= size || Instant::now() > deadline {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Every entry, parsed.
+    pub(crate) async fn entries(&self) -> Vec<Value> {
+        let mut entries = vec![];
+        let mut after = String::new();
+        loop {
+            let path = format!("/api/records?limit=1000{after}");
+            let page = self.json(&path).await;
+            for record in page["records"].as_array().expect("a list") {
+                let entry = record["entry"].as_str().expect("a text");
+                entries.push(serde_json::from_str(entry).expect("JSON"));
+            }
+            match page["next"].as_u64() {
+                Some(next) => after = format!("&after={next}"),
+                None => return entries,
+            }
+        }
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(mut self) -> String {
+        self.child.kill().expect("it runs");
+        let status = self.child.wait().expect("it is our child");
+        assert_eq!(status.signal(), Some(9));
+        self.finish()
+    }
+
+    /// SIGTERM; its exit status and what it wrote to stderr.
+    pub(crate) fn stop(mut self) -> (ExitStatus, String) {
+        terminate(self.pid());
+        let status = self.child.wait().expect("it is our child");
+        (status, self.finish())
+    }
+
+    fn finish(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("reading a pipe does not panic");
+        }
+        text(&self.log)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // Ended already, if the test got to its end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The command that starts a gateway, its answers to be read from pipes.
+pub(crate) fn command(data: &Path, provider: &str, address: &str) -> Command {
+    let mut command = Command::new(program("gateway"));
+    command.arg("--data-dir").arg(data);
+    command.args(["--listen", address]);
+    for name in ["openai", "anthropic"] {
+        command.args(["--upstream", &format!("{name}={provider}/{name}")]);
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// Sends SIGTERM.
+pub(crate) fn terminate(pid: u32) {
+    let killed = Command::new("kill").arg(pid.to_string()).status();
+    assert!(killed.is_ok_and(|s| s.success()), "process {pid} runs");
+}
+
+/// An address of the loopback interface that nothing listens on.
+pub(crate) fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").to_string()
+}
+
+fn collect(child: &mut Child) -> (Arc<Mutex<String>>, JoinHandle<()>) {
+    let stderr = child.stderr.take().expect("piped");
+    let log = Arc::new(Mutex::new(String::new()));
+    let shared = Arc::clone(&log);
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let mut log = shared.lock().expect("no writer panics");
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+    (log, reader)
+}
+
+fn text(log: &Mutex<String>) -> String {
+    log.lock().expect("no writer panics").clone()
+}
