@@ -31,7 +31,7 @@ impl<'a> Route<'a> {
         uri: &'a Uri,
     ) -> Result<Self, RouteError> {
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
-        let (name, rest) = segment(&path[1..]);
+        let (name, rest) = segment(path.strip_prefix('/').unwrap_or(path));
         let upstream = upstreams.get(name).ok_or_else(|| RouteError::Provider {
             name: name.into(),
             known: upstreams
