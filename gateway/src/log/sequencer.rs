@@ -396,3 +396,250 @@ pub fn system_clock() -> Time {
     let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
     Time::from_secs(since.as_secs()).expect("the clock stands below 2^53 seconds")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use protocol::hash::receipt_commitment;
+    use protocol::index::Index;
+    use protocol::key::Origin;
+    use protocol::name::Name;
+    use protocol::record::{Counts, Outcome, Source, Usage};
+    use protocol::tile::{Tile, TileKind, entries};
+    use std::cell::Cell;
+    use std::path::PathBuf;
+
+    thread_local! {
+        static NOW: Cell<u64> = const { Cell::new(1_000) };
+    }
+
+    fn clock() -> Time {
+        Time::from_secs(NOW.get()).expect("small")
+    }
+
+    /// A store in a folder of its own, removed when dropped.
+    struct Scratch {
+        folder: PathBuf,
+        store: Store,
+    }
+
+    impl Scratch {
+        async fn new() -> Self {
+            let folder = std::env::temp_dir().join(format!("tally-sequencer-{}", Uuid::now_v7()));
+            std::fs::create_dir(&folder).expect("a fresh folder");
+            let store = Store::open(&folder.join("tally.db")).await.expect("opens");
+            Self { folder, store }
+        }
+
+        async fn sequencer(&self) -> Sequencer {
+            let origin = Origin::parse("log.example.org").expect("valid");
+            let signer = Arc::new(Signer::new(origin, &[1; 32]));
+            let resumed = Sequencer::resume(self.store.clone(), signer, clock).await;
+            resumed.expect("the store answers")
+        }
+
+        async fn entry(&self, index: u64) -> String {
+            let index = Index::new(index).expect("small");
+            let record = self.store.record(index).await.expect("answers");
+            String::from_utf8(record.expect("it is there").entry).expect("ASCII")
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    fn usage(response: Option<&str>, retrieval: Option<Uuid>) -> Submission {
+        let id = Uuid::now_v7();
+        let body = Body::Usage(Usage {
+            receipt: receipt_commitment(id.as_bytes()),
+            key_id: Some(Hash::of(b"somebody")),
+            wallet: None,
+            source: Source::Proxy,
+            provider: Name::new("openai").expect("valid"),
+            model: None,
+            counts: Counts {
+                input: Some(1),
+                ..Counts::NONE
+            },
+            outcome: Outcome::Complete,
+            inconsistent: false,
+            response: response.map(|r| Hash::of(r.as_bytes())),
+        });
+        Submission {
+            body,
+            receipt_id: Some(id),
+            retrieval,
+            call: None,
+        }
+    }
+
+    /// RFC 6962 section 2.1, as it is written.
+    fn tree_head(leaves: &[Hash]) -> Hash {
+        match leaves {
+            [] => Hash::EMPTY_ROOT,
+            [leaf] => *leaf,
+            _ => {
+                let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+                Hash::node(&tree_head(left), &tree_head(right))
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn tiles_bundles_and_roots_are_those_of_the_entries() {
+        let scratch = Scratch::new().await;
+        let mut leaves = vec![];
+        for batch in [1, 3, 31, 32, 188, 1, 1, 300, 256] {
+            // Taken up anew each time, as after a restart.
+            let mut sequencer = scratch.sequencer().await;
+            let submissions = (0..batch).map(|_| usage(None, None)).collect();
+            sequencer.append(submissions).await.expect("one writer");
+            let size = sequencer.size();
+            for index in leaves.len() as u64..size.get() {
+                leaves.push(Hash::leaf(scratch.entry(index).await.as_bytes()));
+            }
+            let committed = sequencer.committed().borrow().clone();
+            assert_eq!(committed.checkpoint.size().get(), leaves.len() as u64);
+            assert_eq!(committed.checkpoint.root(), tree_head(&leaves));
+
+            for n in 0..=size.get() / WIDTH {
+                let start = usize::try_from(n * WIDTH).expect("small");
+                if let Some(tile) = Tile::within(TileKind::Hashes(0), n, size) {
+                    let end = start + usize::from(tile.width());
+                    let bytes = scratch
+                        .store
+                        .tile(&tile)
+                        .await
+                        .expect("answers")
+                        .expect("there");
+                    let wanted: Vec<u8> = leaves[start..end]
+                        .iter()
+                        .flat_map(|h| *h.as_bytes())
+                        .collect();
+                    assert_eq!(bytes, wanted, "{tile:?} at {size}");
+                    let bundle = Tile::within(TileKind::Entries, n, size).expect("as wide");
+                    let bytes = scratch
+                        .store
+                        .tile(&bundle)
+                        .await
+                        .expect("answers")
+                        .expect("there");
+                    let hashed: Vec<_> = entries(&bytes)
+                        .expect("whole")
+                        .into_iter()
+                        .map(Hash::leaf)
+                        .collect();
+                    assert_eq!(hashed, &leaves[start..end], "{bundle:?} at {size}");
+                }
+            }
+            if let Some(tile) = Tile::within(TileKind::Hashes(1), 0, size) {
+                let bytes = scratch
+                    .store
+                    .tile(&tile)
+                    .await
+                    .expect("answers")
+                    .expect("there");
+                let wanted: Vec<u8> = leaves
+                    .chunks_exact(256)
+                    .flat_map(|full| *tree_head(full).as_bytes())
+                    .collect();
+                assert_eq!(bytes, wanted, "{tile:?} at {size}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_writer_is_refused_and_writes_nothing() {
+        let scratch = Scratch::new().await;
+        let (mut first, mut second) = (scratch.sequencer().await, scratch.sequencer().await);
+        first
+            .append(vec![usage(None, None)])
+            .await
+            .expect("the first");
+        let refused = second
+            .append(vec![usage(None, None), usage(None, None)])
+            .await;
+        assert!(
+            matches!(refused, Err(AppendError::Moved { .. })),
+            "{refused:?}"
+        );
+        first
+            .append(vec![usage(None, None)])
+            .await
+            .expect("still the only one");
+        let mut late = scratch.sequencer().await;
+        first
+            .append(vec![usage(None, None)])
+            .await
+            .expect("still the only one");
+        let refused = late.append(vec![usage(None, None)]).await;
+        assert!(
+            matches!(refused, Err(AppendError::Moved { .. })),
+            "{refused:?}"
+        );
+        assert_eq!(scratch.sequencer().await.size(), first.size());
+        assert_eq!(first.size().get(), 3);
+    }
+
+    #[tokio::test]
+    async fn time_never_goes_back() {
+        let scratch = Scratch::new().await;
+        let mut sequencer = scratch.sequencer().await;
+        for (now, expected) in [(5_000, 5_000), (1_400, 5_000), (5_001, 5_001)] {
+            NOW.set(now);
+            sequencer
+                .append(vec![usage(None, None)])
+                .await
+                .expect("one writer");
+            let entry = scratch.entry(sequencer.size().get() - 1).await;
+            assert!(entry.contains(&format!(r#""time":{expected},"#)), "{entry}");
+            // Also over a restart.
+            sequencer = scratch.sequencer().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_response_is_retrieved_once_but_posted_as_often_as_it_comes() {
+        let scratch = Scratch::new().await;
+        let mut sequencer = scratch.sequencer().await;
+        let (one, two) = (Some(Uuid::now_v7()), Some(Uuid::now_v7()));
+        for (claim, batch, size) in [
+            (
+                "a retrieval of something new",
+                vec![usage(Some("a"), one)],
+                1,
+            ),
+            (
+                "the same retrieval's next line",
+                vec![usage(Some("a"), one)],
+                2,
+            ),
+            ("another retrieval", vec![usage(Some("a"), two)], 2),
+            (
+                "two posts of one id",
+                vec![usage(Some("b"), None), usage(Some("b"), None)],
+                4,
+            ),
+            ("what was posted", vec![usage(Some("b"), two)], 4),
+            (
+                "what is posted just before",
+                vec![usage(Some("c"), None), usage(Some("c"), one)],
+                5,
+            ),
+            ("no id at all", vec![usage(None, one), usage(None, one)], 7),
+        ] {
+            sequencer.append(batch).await.expect("one writer");
+            assert_eq!(sequencer.size().get(), size, "{claim}");
+        }
+        let mut resumed = scratch.sequencer().await;
+        resumed
+            .append(vec![usage(Some("a"), Some(Uuid::now_v7()))])
+            .await
+            .expect("one writer");
+        assert_eq!(resumed.size().get(), 7, "after a restart");
+    }
+}
