@@ -15,9 +15,21 @@ pub(crate) fn program(name: &str) -> PathBuf {
     let folder = FOLDER.get_or_init(|| {
         // target/<profile>/deps/system-<hash>
         let this = env::current_exe().expect("this test is a file");
-        let folder = this.ancestors().nth(2).expect("below the profile's folder").to_owned();
+        let folder = this
+            .ancestors()
+            .nth(2)
+            .expect("below the profile's folder")
+            .to_owned();
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "-q", "-p", "sentinel", "-p", "gateway", "--target-dir"]);
+        build.args([
+            "build",
+            "-q",
+            "-p",
+            "sentinel",
+            "-p",
+            "gateway",
+            "--target-dir",
+        ]);
         build.arg(folder.parent().expect("below the target folder"));
         if folder.ends_with("release") {
             build.arg("--release");
@@ -35,7 +47,11 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("test-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "test-{}-{}",
+            process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&path).expect("the target folder is writable");
         Self(path)

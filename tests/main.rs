@@ -1,5 +1,15 @@
 //! Whole-system tests: one binary, a module for each subject.
 
+mod adversary;
+mod architecture;
+mod bad_input;
+mod binaries;
+mod crash;
+mod flow;
 mod forge;
+mod gateway;
+mod openapi;
+mod provider;
 mod python;
+mod sentinel;
 mod vectors;

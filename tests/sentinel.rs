@@ -1,7 +1,7 @@
 //! Runs the sentinel as a process and reads what it says.
 
 use std::fmt::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -42,17 +42,29 @@ pub(crate) enum Sees {
 impl Sentinel {
     /// One that knows nothing.
     pub(crate) fn fresh() -> Self {
-        Self { state: Folder::new(), arguments: vec![] }
+        Self {
+            state: Folder::new(),
+            arguments: vec![],
+        }
     }
 
     /// Another one with the same state.
     pub(crate) fn twin(&self) -> Self {
-        Self { state: self.state.copied(), arguments: self.arguments.clone() }
+        Self {
+            state: self.state.copied(),
+            arguments: self.arguments.clone(),
+        }
+    }
+
+    /// Where its state is.
+    pub(crate) fn state(&self) -> &Path {
+        self.state.path()
     }
 
     /// With more arguments.
     pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|a| (*a).to_owned()));
+        self.arguments
+            .extend(arguments.iter().map(|a| (*a).to_owned()));
         self
     }
 
@@ -64,7 +76,11 @@ impl Sentinel {
     /// Runs it with `arguments` behind the state's.
     pub(crate) fn run(&self, arguments: &[&str]) -> Pass {
         let mut command = Command::new(program("sentinel"));
-        command.arg("--state").arg(self.state.path()).args(&self.arguments).args(arguments);
+        command
+            .arg("--state")
+            .arg(self.state.path())
+            .args(&self.arguments)
+            .args(arguments);
         Pass::of(&command.output().expect("the sentinel starts"))
     }
 }
@@ -72,7 +88,10 @@ impl Sentinel {
 impl Pass {
     fn of(output: &Output) -> Self {
         let stdout = String::from_utf8_lossy(&output.stdout);
-        let last = stdout.lines().rfind(|line| line.starts_with('{')).unwrap_or("null");
+        let last = stdout
+            .lines()
+            .rfind(|line| line.starts_with('{'))
+            .unwrap_or("null");
         Self {
             exit: output.status.code(),
             report: serde_json::from_str(last).unwrap_or(Value::Null),
@@ -82,12 +101,18 @@ impl Pass {
 
     /// The findings that were reported.
     pub(crate) fn findings(&self) -> &[Value] {
-        self.report["findings"].as_array().map_or(&[], Vec::as_slice)
+        self.report["findings"]
+            .as_array()
+            .map_or(&[], Vec::as_slice)
     }
 
     /// The evidence files that were written.
     pub(crate) fn evidence(&self) -> Vec<PathBuf> {
-        self.findings().iter().filter_map(|f| f["evidence"].as_str()).map(PathBuf::from).collect()
+        self.findings()
+            .iter()
+            .filter_map(|f| f["evidence"].as_str())
+            .map(PathBuf::from)
+            .collect()
     }
 
     /// Whether this is what was expected; what differs otherwise.
@@ -99,7 +124,11 @@ impl Pass {
             Sees::NoVerdict => (3, "no_verdict", "", &[]),
             Sees::Upgrade => (3, "upgrade", "", &[]),
         };
-        let mut found: Vec<&str> = self.findings().iter().filter_map(|f| f["claim"].as_str()).collect();
+        let mut found: Vec<&str> = self
+            .findings()
+            .iter()
+            .filter_map(|f| f["claim"].as_str())
+            .collect();
         found.sort_unstable();
         found.dedup();
         let mut claims = claims.to_vec();
@@ -109,7 +138,11 @@ impl Pass {
             && self.report["exit"] == exit
             && self.findings().iter().all(|f| f["class"] == class)
             && found == claims;
-        if as_expected { Ok(()) } else { Err(format!("expected {expected:?}, got {self}")) }
+        if as_expected {
+            Ok(())
+        } else {
+            Err(format!("expected {expected:?}, got {self}"))
+        }
     }
 }
 
@@ -117,7 +150,9 @@ impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "exit {:?}, {}", self.exit, self.report)?;
         let mut story = String::new();
-        self.stderr.lines().try_for_each(|line| write!(story, "\n    {line}"))?;
+        self.stderr
+            .lines()
+            .try_for_each(|line| write!(story, "\n    {line}"))?;
         f.write_str(&story)
     }
 }

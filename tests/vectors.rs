@@ -25,8 +25,11 @@ use protocol::record::{Counts, Link, Outcome, Source, Usage};
 use protocol::tile::{self, Tile, TileKind};
 use serde_json::Value;
 
+use crate::binaries::Folder;
 use crate::forge::api::Request;
 use crate::forge::server::Site;
+use crate::gateway::{Gateway, free_address};
+use crate::provider::Provider;
 use crate::{forge, python};
 
 /// Says whether the code under test meets one case.
@@ -173,8 +176,74 @@ fn every_vector_file_has_consumers() {
         })
         .filter(|name| name.ends_with(".json"))
         .collect();
-    let consumed: BTreeSet<String> = FILES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let consumed = FILES.iter().map(|(name, _)| *name).chain([CREDENTIALS]);
+    let consumed: BTreeSet<String> = consumed.map(str::to_owned).collect();
     assert_eq!(made, consumed);
+}
+
+/// What `protocol` does not decide, but a gateway: whom a request's headers identify.
+const CREDENTIALS: &str = "credentials.json";
+
+#[tokio::test]
+async fn requests_identify_whom_the_vectors_say() {
+    let file: BTreeMap<String, Value> =
+        serde_json::from_slice(&read(&folder().join(CREDENTIALS))).expect("JSON");
+    let groups: Vec<&String> = file.keys().filter(|key| *key != "about").collect();
+    assert_eq!(groups, ["cases"]);
+    let cases = file["cases"].as_array().expect("a group is a list");
+    let provider = Provider::start().await;
+    let mut config = String::from("[upstreams]\n");
+    let names: BTreeMap<&str, bool> = cases
+        .iter()
+        .map(|c| (word(c, "provider"), c["unchecked"] == true))
+        .collect();
+    for (name, unchecked) in &names {
+        let checks = if *unchecked {
+            ", checks_credentials = false"
+        } else {
+            ""
+        };
+        config += &format!("{name} = {{ url = \"{}\"{checks} }}\n", provider.url());
+    }
+    let data = Folder::new();
+    let path = data.path().join("config.toml");
+    fs::write(&path, config).expect("writable");
+    let config = path.to_str().expect("UTF-8");
+    let arguments = ["--config", config, "--origin", word(&cases[0], "origin")];
+    let gateway = Gateway::start_at(
+        &data.path().join("data"),
+        provider.url(),
+        &free_address(),
+        &arguments,
+    )
+    .await;
+    for case in cases {
+        let mut request = gateway.client().post(format!(
+            "{}/{}/v1/chat/completions",
+            gateway.url(),
+            word(case, "provider")
+        ));
+        for header in case["headers"].as_array().expect("a list") {
+            request = request.header(
+                header[0].as_str().expect("a name"),
+                header[1].as_str().expect("a value"),
+            );
+        }
+        let answer = request
+            .body("{}")
+            .send()
+            .await
+            .expect("the gateway answers");
+        let found = answer
+            .headers()
+            .get("x-tally-key-id")
+            .map(|id| id.to_str().expect("hex"));
+        assert_eq!(found, case["key_id"].as_str(), "{case}");
+    }
+}
+
+fn word<'a>(case: &'a Value, name: &str) -> &'a str {
+    case[name].as_str().expect("a text")
 }
 
 #[test]
@@ -190,6 +259,31 @@ fn the_files_are_what_the_script_makes() {
 /// Where the vectors are.
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
+}
+
+/// The verifier keys that must be refused, with what is wrong with them.
+pub(crate) fn refused_keys() -> Vec<(String, String)> {
+    let file: Value = serde_json::from_slice(&read(&folder().join("keys.json"))).expect("JSON");
+    let text = |case: &Value, name: &str| case[name].as_str().expect("a text").to_owned();
+    let groups = ["points_bad", "vkeys_bad"].map(|group| file[group].as_array().expect("a list"));
+    let cases = groups.into_iter().flatten();
+    cases
+        .map(|case| (text(case, "name"), text(case, "vkey")))
+        .collect()
+}
+
+/// Name and bytes of each entry in a group of `entries.json`.
+pub(crate) fn entries(group: &str) -> Vec<(String, Vec<u8>)> {
+    let file: Value = serde_json::from_slice(&read(&folder().join("entries.json"))).expect("JSON");
+    let cases = file[group].as_array().expect("a group is a list").iter();
+    cases
+        .map(|case| {
+            (
+                case["name"].as_str().expect("a name").to_owned(),
+                bytes_of(case, "entry").expect("an entry"),
+            )
+        })
+        .collect()
 }
 
 fn read(path: &Path) -> Vec<u8> {

@@ -39,7 +39,10 @@ impl Question {
             Self::Models(window) => format!("api/models?{}", days(window).unwrap_or_default()),
             Self::Leaderboard(source, window) => {
                 let days = days(window).map_or(String::new(), |days| format!("&{days}"));
-                format!("api/leaderboard?source={}&limit={LIMIT}{days}", source.as_str())
+                format!(
+                    "api/leaderboard?source={}&limit={LIMIT}{days}",
+                    source.as_str()
+                )
             }
             Self::User(key_id) => format!("api/user/{key_id}"),
         }
@@ -113,7 +116,11 @@ impl Answer {
 pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Unread> {
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
-        if error.is_data() { Unread::Malformed(text) } else { Unread::Incomplete(text) }
+        if error.is_data() {
+            Unread::Malformed(text)
+        } else {
+            Unread::Incomplete(text)
+        }
     })
 }
 
@@ -250,7 +257,7 @@ mod tests {
             let cut = json::<Pubkey>(&good.as_bytes()[..len]);
             assert!(matches!(cut, Err(Unread::Incomplete(_))), "{len}: {cut:?}");
         }
-        let deep = "[".repeat(100_000);
+        let deep = format!(r#"{{"new":{}"#, "[".repeat(100_000));
         for (incomplete, body) in [
             (true, "<html>busy</html>"),
             (true, r#"{"size":NaN}"#),
@@ -261,7 +268,11 @@ mod tests {
             (false, "[]"),
         ] {
             let read = json::<Pubkey>(body.as_bytes());
-            assert_eq!(matches!(read, Err(Unread::Incomplete(_))), incomplete, "{read:?}");
+            assert_eq!(
+                matches!(read, Err(Unread::Incomplete(_))),
+                incomplete,
+                "{read:?}"
+            );
             assert!(read.is_err());
         }
     }

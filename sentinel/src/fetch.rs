@@ -140,7 +140,13 @@ impl Client {
             .redirect(reqwest::redirect::Policy::limited(4))
             .build()?;
         let large = Arc::new(Semaphore::new(LARGE_AT_ONCE));
-        Ok(Self { http, base, large, asked: AtomicU64::new(0), seed })
+        Ok(Self {
+            http,
+            base,
+            large,
+            asked: AtomicU64::new(0),
+            seed,
+        })
     }
 
     /// The log's address.
@@ -161,7 +167,9 @@ impl Client {
                 Err(error) => {
                     // A body that is too long will not be shorter next time.
                     let again = !matches!(error, NoAnswer::Length { .. });
-                    let Some(wait) = backoff.next().filter(|_| again) else { return Err(error) };
+                    let Some(wait) = backoff.next().filter(|_| again) else {
+                        return Err(error);
+                    };
                     tracing::debug!(%error, "trying again");
                     tokio::time::sleep(*wait).await;
                 }
@@ -184,7 +192,11 @@ impl Client {
             return Ok(body);
         }
         let found = format!("{} bytes", body.bytes.len());
-        Err(NoAnswer::Length { url: self.url(path), found, expected: format!("{len} bytes") })
+        Err(NoAnswer::Length {
+            url: self.url(path),
+            found,
+            expected: format!("{len} bytes"),
+        })
     }
 
     /// The whole address of `path`, for messages.
@@ -194,8 +206,10 @@ impl Client {
 
     async fn attempt(&self, path: &str, limit: usize, caches: Caches) -> Result<Body, NoAnswer> {
         let url = || self.url(path);
-        let transport =
-            |error: reqwest::Error| NoAnswer::Transport { url: url(), cause: cause(&error) };
+        let transport = |error: reqwest::Error| NoAnswer::Transport {
+            url: url(),
+            cause: cause(&error),
+        };
         let mut asked = url();
         if caches == Caches::Past {
             let mark = if path.contains('?') { '&' } else { '?' };
@@ -205,13 +219,22 @@ impl Client {
         let mut request = self.http.get(asked);
         if caches == Caches::Past {
             let no_cache = HeaderValue::from_static("no-cache");
-            request = request.header(CACHE_CONTROL, no_cache.clone()).header(PRAGMA, no_cache);
+            request = request
+                .header(CACHE_CONTROL, no_cache.clone())
+                .header(PRAGMA, no_cache);
         }
         let mut response = request.send().await.map_err(transport)?;
         if response.status() != StatusCode::OK {
-            return Err(NoAnswer::Status { url: url(), status: response.status().as_u16() });
+            return Err(NoAnswer::Status {
+                url: url(),
+                status: response.status().as_u16(),
+            });
         }
-        let mut bytes = Vec::new();
+        // A promised length only spares growing: it is neither trusted nor needed.
+        let promised = response
+            .content_length()
+            .and_then(|len| usize::try_from(len).ok());
+        let mut bytes = Vec::with_capacity(promised.unwrap_or(0).min(limit).min(FREE));
         let mut large = None;
         while let Some(chunk) = response.chunk().await.map_err(transport)? {
             let len = bytes.len() + chunk.len();
@@ -229,7 +252,10 @@ impl Client {
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(Body { bytes, _large: large })
+        Ok(Body {
+            bytes,
+            _large: large,
+        })
     }
 }
 
@@ -247,7 +273,11 @@ fn cause(error: &reqwest::Error) -> String {
         text.push_str(&error.to_string());
         source = error.source();
     }
-    if text.is_empty() { error.to_string() } else { text }
+    if text.is_empty() {
+        error.to_string()
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]
@@ -263,7 +293,14 @@ mod tests {
         ] {
             assert_eq!(log_url(text).map(String::from).ok().as_deref(), Some(url));
         }
-        for bad in ["", "log.example.org", "ftp://a.b/", "http://a.b/?x", "http://a.b/#x", "a:b"] {
+        for bad in [
+            "",
+            "log.example.org",
+            "ftp://a.b/",
+            "http://a.b/?x",
+            "http://a.b/#x",
+            "a:b",
+        ] {
             assert!(log_url(bad).is_err(), "{bad}");
         }
     }

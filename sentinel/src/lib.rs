@@ -1,1 +1,27 @@
-//! sentinel
+//! Tallystick's sentinel: verifies a usage log from its public key alone.
+//!
+//! ```text
+//! cli ─> watch / receipt ─> pass ─> follow ─> fetch        sockets
+//!                             │        └────> rebuild      the tree, two ways
+//!                             ├─────> judge ─> audit       pure: one function per claim
+//!                             │                  └─> sums
+//!                             ├─────> trust                state, never moving back
+//!                             └─────> report               stdout, stderr, evidence
+//! ```
+//!
+//! It takes formats from `protocol` and nothing else: it hashes the raw bytes
+//! that it received and folds them by itself.
+
+pub mod answer;
+pub mod audit;
+pub mod cli;
+pub mod fetch;
+pub mod follow;
+pub mod judge;
+pub mod pass;
+pub mod rebuild;
+pub mod receipt;
+pub mod report;
+pub mod sums;
+pub mod trust;
+pub mod watch;

@@ -25,7 +25,10 @@ use sha2::{Digest as _, Sha256};
 
 /// The leaf hash of an entry: SHA-256(0x00 || entry).
 pub fn leaf_hash(entry: &[u8]) -> Hash {
-    let digest = Sha256::new().chain_update([0]).chain_update(entry).finalize();
+    let digest = Sha256::new()
+        .chain_update([0])
+        .chain_update(entry)
+        .finalize();
     Hash::from_bytes(digest.into())
 }
 
@@ -35,7 +38,12 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
 }
 
 fn concat(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-    Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+    Sha256::new()
+        .chain_update([1])
+        .chain_update(left)
+        .chain_update(right)
+        .finalize()
+        .into()
 }
 
 /// `rs_merkle` hashes nodes without a prefix; RFC 6962 puts 0x01 before them.
@@ -84,7 +92,9 @@ impl Fold {
 
     fn root(&self) -> Hash {
         let mut peaks = self.peaks.iter().rev();
-        let Some(last) = peaks.next() else { return Hash::EMPTY_ROOT };
+        let Some(last) = peaks.next() else {
+            return Hash::EMPTY_ROOT;
+        };
         peaks.fold(*last, |right, left| node_hash(left, &right))
     }
 }
@@ -142,7 +152,10 @@ impl Tree {
             edge.iter().for_each(|hash| fold.push(*hash));
             peaks.append(&mut fold.peaks);
         }
-        Some(Self { fold: Fold { size, peaks }, edges })
+        Some(Self {
+            fold: Fold { size, peaks },
+            edges,
+        })
     }
 
     /// Appends a leaf; `full` gets the tiles that it filled, lowest first.
@@ -192,7 +205,11 @@ impl Tree {
         if by_tiles == by_fold {
             Ok(by_fold)
         } else {
-            Err(Disagreement { size: self.size(), by_tiles, by_fold })
+            Err(Disagreement {
+                size: self.size(),
+                by_tiles,
+                by_fold,
+            })
         }
     }
 }
@@ -226,7 +243,15 @@ impl Consistency {
         let proof = vec![Hash::EMPTY_ROOT; ranges.len()];
         ranges.sort_by_key(|(range, _)| range.start);
         let (fold, prefix) = (Fold::default(), Fold::default());
-        Self { old_size, new_size, ranges, proof, at: 0, fold, prefix }
+        Self {
+            old_size,
+            new_size,
+            ranges,
+            proof,
+            at: 0,
+            fold,
+            prefix,
+        }
     }
 
     /// Takes the next leaf; the first one is leaf 0.
@@ -234,7 +259,9 @@ impl Consistency {
         if index < self.old_size {
             self.prefix.push(leaf);
         }
-        let Some((range, place)) = self.ranges.get(self.at) else { return };
+        let Some((range, place)) = self.ranges.get(self.at) else {
+            return;
+        };
         if !range.contains(&index) {
             return;
         }
@@ -301,7 +328,11 @@ pub fn consistent(
     }
     let mut path = proof.iter();
     // A perfect old tree is itself the first node.
-    let first = if old_size.is_power_of_two() { Some(&old_root) } else { path.next() };
+    let first = if old_size.is_power_of_two() {
+        Some(&old_root)
+    } else {
+        path.next()
+    };
     let Some(first) = first else { return false };
     let (mut old, mut new) = (*first, *first);
     for hash in path {
@@ -359,7 +390,7 @@ fn range_root(
 ) -> Option<Hash> {
     let len = range.end - range.start;
     let height = len.trailing_zeros();
-    if len.is_power_of_two() && height % 8 == 0 {
+    if len.is_power_of_two() && height.is_multiple_of(8) {
         return hash(u8::try_from(height / 8).ok()?, range.start >> height);
     }
     let middle = range.start + split(len);
@@ -421,7 +452,11 @@ mod tests {
     /// RFC 6962 section 2.1.2, as it is written.
     fn proof(m: usize, leaves: &[Hash], whole: bool) -> Vec<Hash> {
         if m == leaves.len() {
-            return if whole { vec![] } else { vec![tree_head(leaves)] };
+            return if whole {
+                vec![]
+            } else {
+                vec![tree_head(leaves)]
+            };
         }
         let k = leaves.len().next_power_of_two() / 2;
         let (left, right) = leaves.split_at(k);
@@ -451,7 +486,10 @@ mod tests {
             hex("6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d")
         );
         let empty = leaf_hash(b"");
-        assert_ne!(node_hash(&empty, &leaf_hash(b"\0")), node_hash(&leaf_hash(b"\0"), &empty));
+        assert_ne!(
+            node_hash(&empty, &leaf_hash(b"\0")),
+            node_hash(&leaf_hash(b"\0"), &empty)
+        );
         // The root of the two entries "" and 0x00, from RFC 6962's reference implementation.
         assert_eq!(
             node_hash(&empty, &leaf_hash(b"\0")),
@@ -475,7 +513,14 @@ mod tests {
         assert_eq!(full.len(), 5);
         for (n, tile) in (0..).zip(&full) {
             let range = at(n) * 256..at(n) * 256 + 256;
-            assert_eq!(tile, &Full { level: 0, n, hashes: leaves[range].to_vec() });
+            assert_eq!(
+                tile,
+                &Full {
+                    level: 0,
+                    n,
+                    hashes: leaves[range].to_vec()
+                }
+            );
         }
     }
 
@@ -487,10 +532,19 @@ mod tests {
         let mut full = vec![];
         leaves.iter().for_each(|leaf| tree.push(*leaf, &mut full));
         assert_eq!(tree.root(), Ok(tree_head(&leaves)));
-        let level1 = full.iter().find(|tile| tile.level == 1).expect("one is full");
+        let level1 = full
+            .iter()
+            .find(|tile| tile.level == 1)
+            .expect("one is full");
         assert_eq!(level1.n, 0);
         assert_eq!(level1.hashes[3], tree_head(&leaves[768..1024]));
-        assert_eq!(tree.edges()[1], [258_u64, 259].map(|_| ()).map(|()| tree.edges()[1][0])[..1].iter().copied().chain([tree_head(&leaves[65_792..66_048])]).collect::<Vec<_>>());
+        assert_eq!(
+            tree.edges()[1],
+            [
+                tree_head(&leaves[65_536..65_792]),
+                tree_head(&leaves[65_792..66_048])
+            ]
+        );
         assert_eq!(tree.edges()[2], [tree_head(&leaves[..65_536])]);
         let again = Tree::from_edges(n, tree.edges().to_vec());
         assert_eq!(again, Some(tree));
@@ -499,9 +553,15 @@ mod tests {
     #[test]
     fn refuses_edges_of_another_size() {
         let mut tree = Tree::default();
-        leaves(300).iter().for_each(|leaf| tree.push(*leaf, &mut vec![]));
+        leaves(300)
+            .iter()
+            .for_each(|leaf| tree.push(*leaf, &mut vec![]));
         for size in [0, 1, 299, 301, 556, 65_836] {
-            assert_eq!(Tree::from_edges(size, tree.edges().to_vec()), None, "{size}");
+            assert_eq!(
+                Tree::from_edges(size, tree.edges().to_vec()),
+                None,
+                "{size}"
+            );
         }
         assert_eq!(Tree::from_edges(300, vec![]), None);
     }
@@ -509,7 +569,9 @@ mod tests {
     #[test]
     fn disagreement_is_an_error() {
         let mut tree = Tree::default();
-        leaves(5).iter().for_each(|leaf| tree.push(*leaf, &mut vec![]));
+        leaves(5)
+            .iter()
+            .for_each(|leaf| tree.push(*leaf, &mut vec![]));
         tree.edges[0][4] = leaf_hash(b"other");
         assert!(matches!(tree.root(), Err(Disagreement { size: 5, .. })));
     }
@@ -518,7 +580,15 @@ mod tests {
     fn proofs_made_while_leaves_pass_are_those_of_rfc_6962() {
         let leaves = leaves(900);
         let all = (1..=70).flat_map(|n| (1..=n).map(move |m| (m, n)));
-        let some = [(1, 900), (255, 900), (256, 900), (257, 600), (512, 513), (899, 900), (300, 301)];
+        let some = [
+            (1, 900),
+            (255, 900),
+            (256, 900),
+            (257, 600),
+            (512, 513),
+            (899, 900),
+            (300, 301),
+        ];
         for (m, n) in all.chain(some) {
             let tree = &leaves[..at(n)];
             let (old_root, made) = made(m, tree);
@@ -527,9 +597,18 @@ mod tests {
             let (old, new) = ((m, old_root), (n, tree_head(tree)));
             assert!(consistent(old, new, &made), "{m} {n}");
             let other = leaf_hash(b"other");
-            assert!(!consistent((m, other), new, &made), "{m} {n}: another old root");
-            assert!(!consistent(old, (n, other), &made), "{m} {n}: another new root");
-            assert!(!consistent(old, new, &[&made[..], &[other]].concat()), "{m} {n}: a hash more");
+            assert!(
+                !consistent((m, other), new, &made),
+                "{m} {n}: another old root"
+            );
+            assert!(
+                !consistent(old, (n, other), &made),
+                "{m} {n}: another new root"
+            );
+            assert!(
+                !consistent(old, new, &[&made[..], &[other]].concat()),
+                "{m} {n}: a hash more"
+            );
             for i in 0..made.len() {
                 let mut bad = made.clone();
                 bad[i] = other;
@@ -546,12 +625,15 @@ mod tests {
     #[test]
     fn audit_paths_from_tiles_show_inclusion() {
         let leaves = leaves(66_500);
-        for size in [1_u64, 2, 3, 7, 8, 255, 256, 257, 300, 511, 1_000, 65_536, 66_500] {
+        for size in [
+            1_u64, 2, 3, 7, 8, 255, 256, 257, 300, 511, 1_000, 65_536, 66_500,
+        ] {
             let tree = &leaves[..at(size)];
             let root = tree_head(tree);
             let hash = |level: u8, i: u64| {
                 let width = 1_u64 << (8 * level);
-                ((i + 1) * width <= size).then(|| tree_head(&tree[at(i * width)..at((i + 1) * width)]))
+                ((i + 1) * width <= size)
+                    .then(|| tree_head(&tree[at(i * width)..at((i + 1) * width)]))
             };
             for index in [0, 1, 2, 255, 256, 600, size / 2, size - 1] {
                 let path = audit_path(index, size, &hash);
@@ -562,7 +644,10 @@ mod tests {
                 }
                 let path = path.expect("all hashes are there");
                 let leaf = leaves[at(index)];
-                assert!(included(leaf, index, (size, root), &path), "{index} of {size}");
+                assert!(
+                    included(leaf, index, (size, root), &path),
+                    "{index} of {size}"
+                );
                 assert!(!included(leaf_hash(b"other"), index, (size, root), &path));
                 assert!(!included(leaf, index, (size, leaf_hash(b"other")), &path));
                 let longer = [&path[..], &[leaf]].concat();

@@ -7,6 +7,7 @@
 //! Out of scope: reading answers and judging them (see [`crate::audit`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::ops::RangeInclusive;
 
@@ -66,12 +67,26 @@ impl Sum {
     }
 
     fn numbers(&self) -> [u64; 6] {
-        let Self { records, input, cache_read, cache_write, output, reasoning } = *self;
+        let Self {
+            records,
+            input,
+            cache_read,
+            cache_write,
+            output,
+            reasoning,
+        } = *self;
         [records, input, cache_read, cache_write, output, reasoning]
     }
 
     fn numbers_mut(&mut self) -> [&mut u64; 6] {
-        let Self { records, input, cache_read, cache_write, output, reasoning } = self;
+        let Self {
+            records,
+            input,
+            cache_read,
+            cache_write,
+            output,
+            reasoning,
+        } = self;
         [records, input, cache_read, cache_write, output, reasoning]
     }
 }
@@ -85,6 +100,14 @@ pub struct Category {
     pub provider: Name,
     /// The model, if the provider named one.
     pub model: Option<Name>,
+}
+
+/// `proxy openai gpt-5`; without a model `proxy openai (no model)`.
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let model = self.model.as_ref().map_or("(no model)", Name::as_str);
+        write!(f, "{} {} {model}", self.source.as_str(), self.provider)
+    }
 }
 
 /// What `/api/stats` must say.
@@ -152,15 +175,26 @@ impl Sums {
             self.wallets.insert(wallet);
         }
         let source = usage.source;
-        let category =
-            self.category(Category { source, provider: usage.provider, model: usage.model });
+        let category = self.category(Category {
+            source,
+            provider: usage.provider,
+            model: usage.model,
+        });
         self.by_category[category as usize].add(&sum);
         self.turn_to(time.day());
-        self.today.by_category.entry(category).or_default().add(&sum);
+        self.today
+            .by_category
+            .entry(category)
+            .or_default()
+            .add(&sum);
         if let Some(key_id) = usage.key_id {
             let user = self.intern(key_id);
             self.gathered.entry((user, category)).or_default().add(&sum);
-            self.today.by_user.entry(user_of_day(user, source)).or_default().add(&sum);
+            self.today
+                .by_user
+                .entry(user_of_day(user, source))
+                .or_default()
+                .add(&sum);
             if self.gathered.len() >= GATHERED {
                 self.pack();
             }
@@ -191,16 +225,25 @@ impl Sums {
     pub fn models(&self, days: Option<&RangeInclusive<u64>>) -> BTreeMap<&Category, Sum> {
         let mut sums: BTreeMap<&Category, Sum> = BTreeMap::new();
         let mut add = |category: u32, sum: &Sum| {
-            sums.entry(&self.categories[category as usize]).or_default().add(sum);
+            sums.entry(&self.categories[category as usize])
+                .or_default()
+                .add(sum);
         };
         match days {
-            None => (0..).zip(&self.by_category).for_each(|(id, sum)| add(id, sum)),
+            None => (0..)
+                .zip(&self.by_category)
+                .for_each(|(id, sum)| add(id, sum)),
             Some(days) => {
                 for day in self.days.range(days.clone()).map(|(_, day)| day) {
-                    day.by_category.iter().for_each(|(id, sum)| add(narrow(id), &sum));
+                    day.by_category
+                        .iter()
+                        .for_each(|(id, sum)| add(narrow(id), &sum));
                 }
                 if days.contains(&self.today.day) {
-                    self.today.by_category.iter().for_each(|(id, sum)| add(*id, sum));
+                    self.today
+                        .by_category
+                        .iter()
+                        .for_each(|(id, sum)| add(*id, sum));
                 }
             }
         }
@@ -235,14 +278,20 @@ impl Sums {
                     day.by_user.iter().for_each(|(id, sum)| add(id, &sum));
                 }
                 if days.contains(&self.today.day) {
-                    self.today.by_user.iter().for_each(|(id, sum)| add(*id, sum));
+                    self.today
+                        .by_user
+                        .iter()
+                        .for_each(|(id, sum)| add(*id, sum));
                 }
             }
         }
         let mut rows: Vec<u32> = (0..).take(by_user.len()).collect();
         rows.retain(|user| by_user[*user as usize].records > 0);
         let rank = |user: &u32| {
-            (std::cmp::Reverse(by_user[*user as usize].total()), self.users[*user as usize])
+            (
+                std::cmp::Reverse(by_user[*user as usize].total()),
+                self.users[*user as usize],
+            )
         };
         if rows.len() > limit {
             rows.select_nth_unstable_by_key(limit, rank);
@@ -257,11 +306,18 @@ impl Sums {
     /// One user's sums by category; empty for a key id without records.
     pub fn user(&mut self, key_id: &Hash) -> BTreeMap<&Category, Sum> {
         self.pack();
-        let Some(user) = self.user_ids.get(key_id) else { return BTreeMap::new() };
+        let Some(user) = self.user_ids.get(key_id) else {
+            return BTreeMap::new();
+        };
         self.by_user[*user as usize]
             .iter()
             .map(|(id, sum)| (&self.categories[narrow(id) as usize], sum))
             .collect()
+    }
+
+    /// How many users there are.
+    pub fn user_count(&self) -> usize {
+        self.users.len()
     }
 
     /// At most `count` users; `below(n)` chooses a number below n.
@@ -305,12 +361,27 @@ impl Sums {
         if day <= self.today.day {
             return;
         }
-        let closed = std::mem::replace(&mut self.today, Today { day, ..Today::default() });
+        let closed = std::mem::replace(
+            &mut self.today,
+            Today {
+                day,
+                ..Today::default()
+            },
+        );
         if !closed.by_category.is_empty() {
-            let by_category = closed.by_category.into_iter().map(|(id, sum)| (u64::from(id), sum));
+            let by_category = closed
+                .by_category
+                .into_iter()
+                .map(|(id, sum)| (u64::from(id), sum));
             let by_category = Packed::of(by_category.collect());
             let by_user = Packed::of(closed.by_user.into_iter().collect());
-            self.days.insert(closed.day, Day { by_category, by_user });
+            self.days.insert(
+                closed.day,
+                Day {
+                    by_category,
+                    by_user,
+                },
+            );
         }
         self.days = self.days.split_off(&(day + 1).saturating_sub(MAX_WINDOW));
     }
@@ -348,7 +419,9 @@ impl Packed {
             same.iter().for_each(|(_, more)| sum.add(more));
             put(&mut bytes, same[0].0 - last);
             last = same[0].0;
-            sum.numbers().into_iter().for_each(|number| put(&mut bytes, number));
+            sum.numbers()
+                .into_iter()
+                .for_each(|number| put(&mut bytes, number));
         }
         Self(bytes.into_boxed_slice())
     }
@@ -425,7 +498,10 @@ impl Sums {
         for (category, sum) in self.categories.iter().zip(&self.by_category) {
             chunk(to, category.source.as_str().as_bytes())?;
             chunk(to, category.provider.as_str().as_bytes())?;
-            chunk(to, category.model.as_ref().map_or("", Name::as_str).as_bytes())?;
+            chunk(
+                to,
+                category.model.as_ref().map_or("", Name::as_str).as_bytes(),
+            )?;
             sum.numbers().into_iter().try_for_each(|n| number(to, n))?;
         }
         number(to, self.users.len() as u64)?;
@@ -444,9 +520,16 @@ impl Sums {
             chunk(to, &sums.by_user.0)?;
         }
         number(to, self.today.day)?;
-        let by_category = self.today.by_category.iter().map(|(id, sum)| (u64::from(*id), *sum));
+        let by_category = self
+            .today
+            .by_category
+            .iter()
+            .map(|(id, sum)| (u64::from(*id), *sum));
         chunk(to, &Packed::of(by_category.collect()).0)?;
-        chunk(to, &Packed::of(self.today.by_user.iter().map(|(id, s)| (*id, *s)).collect()).0)
+        chunk(
+            to,
+            &Packed::of(self.today.by_user.iter().map(|(id, s)| (*id, *s)).collect()).0,
+        )
     }
 
     /// Reads what [`Self::write`] wrote.
@@ -468,7 +551,11 @@ impl Sums {
                 text if text.is_empty() => None,
                 text => Some(Name::new(&text).ok_or_else(damaged)?),
             };
-            let id = sums.category(Category { source, provider, model });
+            let id = sums.category(Category {
+                source,
+                provider,
+                model,
+            });
             for number in sums.by_category[id as usize].numbers_mut() {
                 *number = read_number(from)?;
             }
@@ -485,7 +572,13 @@ impl Sums {
         for _ in 0..read_number(from)? {
             let day = read_number(from)?;
             let by_category = read_packed(from, categories)?;
-            sums.days.insert(day, Day { by_category, by_user: read_packed(from, users)? });
+            sums.days.insert(
+                day,
+                Day {
+                    by_category,
+                    by_user: read_packed(from, users)?,
+                },
+            );
         }
         sums.today = Today {
             day: read_number(from)?,
@@ -535,7 +628,11 @@ fn read_chunk(from: &mut impl Read) -> io::Result<Vec<u8>> {
     let len = read_number(from)?;
     let mut bytes = vec![];
     from.take(len).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == len { Ok(bytes) } else { Err(damaged()) }
+    if bytes.len() as u64 == len {
+        Ok(bytes)
+    } else {
+        Err(damaged())
+    }
 }
 
 fn read_text(from: &mut impl Read) -> io::Result<String> {
@@ -562,7 +659,11 @@ mod tests {
             source,
             provider: Name::new("openai").expect("valid"),
             model: model.and_then(Name::new),
-            counts: Counts { input: Some(input), output: Some(1), ..Counts::NONE },
+            counts: Counts {
+                input: Some(input),
+                output: Some(1),
+                ..Counts::NONE
+            },
             outcome: Outcome::Complete,
             inconsistent: false,
             response: None,
@@ -595,7 +696,17 @@ mod tests {
 
     #[test]
     fn numbers_survive_packing() {
-        for value in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+        for value in [
+            0,
+            1,
+            127,
+            128,
+            16_383,
+            16_384,
+            u64::from(u32::MAX),
+            u64::MAX - 1,
+            u64::MAX,
+        ] {
             let mut bytes = vec![];
             put(&mut bytes, value);
             assert_eq!(take(&mut &bytes[..]), Some(value));
@@ -617,7 +728,10 @@ mod tests {
             sums.add(time(5), usage(user, source, model, 10));
         }
         let totals = sums.totals();
-        assert_eq!((totals.records, totals.users, totals.models, totals.wallets), (4, 2, 2, 2));
+        assert_eq!(
+            (totals.records, totals.users, totals.models, totals.wallets),
+            (4, 2, 2, 2)
+        );
         assert_eq!(totals.sources[&Source::Proxy].records, 3);
         assert_eq!(totals.sources[&Source::Proxy].input, 30);
         assert_eq!(totals.sources[&Source::Custom].total(), 11);
@@ -634,7 +748,12 @@ mod tests {
             sums.add(time(day * DAY), usage(Some(1), Source::Proxy, Some("a"), 1));
         }
         assert_eq!(sums.days.len(), 29);
-        assert_eq!(sums.leaderboard(Source::Proxy, Some(&(70..=99)), 9)[0].1.records, 30);
+        assert_eq!(
+            sums.leaderboard(Source::Proxy, Some(&(70..=99)), 9)[0]
+                .1
+                .records,
+            30
+        );
         assert_eq!(sums.leaderboard(Source::Proxy, None, 9)[0].1.records, 100);
         sums.add(time(1_000 * DAY), usage(None, Source::Proxy, Some("a"), 1));
         assert!(sums.days.is_empty());
@@ -660,7 +779,10 @@ mod tests {
     fn damaged_bytes_are_refused_or_read_as_something() {
         let mut sums = Sums::default();
         for user in 0..9 {
-            sums.add(time(u64::from(user) * DAY), usage(Some(user), Source::Proxy, Some("a"), 1));
+            sums.add(
+                time(u64::from(user) * DAY),
+                usage(Some(user), Source::Proxy, Some("a"), 1),
+            );
         }
         let mut bytes = vec![];
         sums.write(&mut bytes).expect("into memory");

@@ -72,7 +72,7 @@ impl Last {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A file operation failed.
-    #[error("{path}: {cause}")]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// Where.
         path: PathBuf,
@@ -80,10 +80,13 @@ pub enum StateError {
         cause: io::Error,
     },
     /// Another sentinel uses it.
-    #[error("another sentinel uses the state in {0}")]
+    #[error("another sentinel uses the state in {}", .0.display())]
     Locked(PathBuf),
     /// The file is not what was written.
-    #[error("the state in {path} is damaged ({what}); move it away to verify from the beginning")]
+    #[error(
+        "the state in {} is damaged ({what}); move it away to verify from the beginning",
+        path.display()
+    )]
     Damaged {
         /// Where.
         path: PathBuf,
@@ -136,10 +139,18 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         fs::create_dir_all(dir).map_err(at(dir))?;
         let path = dir.join("lock");
-        let options = File::options().create(true).write(true).truncate(false).open(&path);
+        let options = File::options()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&path);
         let lock = options.map_err(at(&path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { dir: dir.into(), size: 0, _lock: lock }),
+            Ok(()) => Ok(Self {
+                dir: dir.into(),
+                size: 0,
+                _lock: lock,
+            }),
             Err(TryLockError::WouldBlock) => Err(StateError::Locked(dir.into())),
             Err(TryLockError::Error(cause)) => Err(at(&path)(cause)),
         }
@@ -156,7 +167,9 @@ impl Store {
     /// It cannot be read, or is not what was written.
     pub fn load(&mut self) -> Result<Option<(VerifierKey, Trusted)>, StateError> {
         let loaded = load(&self.dir)?;
-        let accepted = loaded.as_ref().and_then(|(_, trusted)| trusted.accepted.as_ref());
+        let accepted = loaded
+            .as_ref()
+            .and_then(|(_, trusted)| trusted.accepted.as_ref());
         self.size = accepted.map_or(0, Signed::size);
         Ok(loaded)
     }
@@ -168,7 +181,10 @@ impl Store {
     pub fn save(&mut self, key: &VerifierKey, trusted: &mut Trusted) -> Result<(), StateError> {
         let size = trusted.accepted.as_ref().map_or(0, Signed::size);
         if size < self.size {
-            return Err(StateError::Backwards { from: self.size, to: size });
+            return Err(StateError::Backwards {
+                from: self.size,
+                to: size,
+            });
         }
         let path = self.dir.join("state");
         replace(&path, |to| write(to, key, trusted)).map_err(at(&path))?;
@@ -188,13 +204,25 @@ pub fn load(dir: &Path) -> Result<Option<(VerifierKey, Trusted)>, StateError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(at(&path)(error)),
     };
-    let mut from = Hashing { inner: BufReader::new(file), hasher: Sha256::new() };
-    read(&mut from).map(Some).map_err(|error| StateError::Damaged { path, what: error.to_string() })
+    let mut from = Hashing {
+        inner: BufReader::new(file),
+        hasher: Sha256::new(),
+    };
+    read(&mut from)
+        .map(Some)
+        .map_err(|error| StateError::Damaged {
+            path,
+            what: error.to_string(),
+        })
 }
 
 /// The folder where states lie without `--state`.
 pub fn default_dir(log: &reqwest::Url) -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     let state = set("XDG_STATE_HOME").filter(|path| path.is_absolute());
     let state = state.or_else(|| Some(set("HOME")?.join(".local").join("state")))?;
     Some(state.join("tallystick").join(safe_name(log.as_str())))
@@ -202,9 +230,16 @@ pub fn default_dir(log: &reqwest::Url) -> Option<PathBuf> {
 
 /// A file name of a log's address: readable, and different for each.
 fn safe_name(url: &str) -> String {
-    let text = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
+    let text = url
+        .split_once("://")
+        .map_or(url, |(_, rest)| rest)
+        .trim_end_matches('/');
     let kept = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
-    let safe: String = text.chars().map(|c| if kept(c) { c } else { '_' }).take(80).collect();
+    let safe: String = text
+        .chars()
+        .map(|c| if kept(c) { c } else { '_' })
+        .take(80)
+        .collect();
     let digest = Hash::from_bytes(Sha256::digest(url.as_bytes()).into()).to_string();
     format!("{}-{}", safe.trim_start_matches('.'), &digest[..8])
 }
@@ -227,7 +262,8 @@ pub fn replace(
     // durable when its directory is.
     file.sync_all()?;
     fs::rename(&staged, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError {
@@ -263,11 +299,19 @@ impl<T: Read> Read for Hashing<T> {
 
 fn write(to: &mut impl Write, key: &VerifierKey, trusted: &mut Trusted) -> io::Result<()> {
     let edge = |hashes: &Vec<Hash>| {
-        STANDARD.encode(hashes.iter().flat_map(|hash| *hash.as_bytes()).collect::<Vec<u8>>())
+        STANDARD.encode(
+            hashes
+                .iter()
+                .flat_map(|hash| *hash.as_bytes())
+                .collect::<Vec<u8>>(),
+        )
     };
     let header = Header {
         vkey: key.to_string(),
-        checkpoint: trusted.accepted.as_ref().map(|signed| signed.note().to_owned()),
+        checkpoint: trusted
+            .accepted
+            .as_ref()
+            .map(|signed| signed.note().to_owned()),
         edges: trusted.tree.edges().iter().map(edge).collect(),
         last: trusted.last.as_ref().map(|last| StoredLast {
             index: last.index.get(),
@@ -280,7 +324,10 @@ fn write(to: &mut impl Write, key: &VerifierKey, trusted: &mut Trusted) -> io::R
         publish_max: trusted.publish_max,
     };
     let header = serde_json::to_vec(&header)?;
-    let mut to = Hashing { inner: to, hasher: Sha256::new() };
+    let mut to = Hashing {
+        inner: to,
+        hasher: Sha256::new(),
+    };
     to.write_all(MAGIC)?;
     to.write_all(&(header.len() as u64).to_be_bytes())?;
     to.write_all(&header)?;
@@ -313,7 +360,9 @@ fn read(from: &mut Hashing<impl Read>) -> io::Result<(VerifierKey, Trusted)> {
         return Err(damaged("its hash does not fit"));
     }
     let key = VerifierKey::parse(&header.vkey).map_err(|error| damaged(&error.to_string()))?;
-    let trusted = header.unpack(&key, sums).ok_or_else(|| damaged("its parts do not fit"))?;
+    let trusted = header
+        .unpack(&key, sums)
+        .ok_or_else(|| damaged("its parts do not fit"))?;
     Ok((key, trusted))
 }
 
@@ -326,7 +375,8 @@ impl Header {
         let edges = self.edges.iter().map(|edge| {
             let bytes = STANDARD.decode(edge).ok()?;
             let (hashes, rest) = bytes.as_chunks::<32>();
-            rest.is_empty().then(|| hashes.iter().map(|hash| Hash::from_bytes(*hash)).collect())
+            rest.is_empty()
+                .then(|| hashes.iter().map(|hash| Hash::from_bytes(*hash)).collect())
         });
         let size = accepted.as_ref().map_or(0, Signed::size);
         let root = accepted.as_ref().map_or(Hash::EMPTY_ROOT, Signed::root);
@@ -344,8 +394,19 @@ impl Header {
             }),
             None => None,
         };
-        let Self { upgrade, publish_max, .. } = self;
-        Some(Trusted { accepted, tree, sums, last, upgrade, publish_max })
+        let Self {
+            upgrade,
+            publish_max,
+            ..
+        } = self;
+        Some(Trusted {
+            accepted,
+            tree,
+            sums,
+            last,
+            upgrade,
+            publish_max,
+        })
     }
 }
 
@@ -366,7 +427,8 @@ mod tests {
         (0..size).for_each(|i| tree.push(leaf_hash(&i.to_be_bytes()), &mut vec![]));
         let root = tree.root().expect("both ways agree");
         let size = TreeSize::new(size).expect("small");
-        let note = Checkpoint::new(signer().verifier().origin().clone(), size, root).seal(&signer());
+        let note =
+            Checkpoint::new(signer().verifier().origin().clone(), size, root).seal(&signer());
         let last = Last {
             index: Index::new(size.get() - 1).expect("small"),
             time: Time::from_secs(9).expect("small"),
@@ -385,7 +447,8 @@ mod tests {
     }
 
     fn dir(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("sentinel-trust-{name}-{}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("sentinel-trust-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         dir
     }
@@ -396,7 +459,9 @@ mod tests {
         let mut store = Store::open(&dir).expect("fresh");
         assert!(store.load().expect("empty").is_none());
         let key = signer().verifier().clone();
-        store.save(&key, &mut Trusted::default()).expect("pin alone");
+        store
+            .save(&key, &mut Trusted::default())
+            .expect("pin alone");
         let (pinned, empty) = store.load().expect("whole").expect("saved");
         assert_eq!((pinned, empty.accepted), (key.clone(), None));
 
@@ -410,14 +475,26 @@ mod tests {
             assert_eq!(loaded.upgrade, saved.upgrade);
             assert_eq!(loaded.publish_max, saved.publish_max);
             let (found, last) = (loaded.last.expect("saved"), saved.last.expect("set"));
-            assert_eq!((found.index, found.time, found.bytes), (last.index, last.time, last.bytes));
-            assert_eq!((found.signature, found.signed), (last.signature, last.signed));
+            assert_eq!(
+                (found.index, found.time, found.bytes),
+                (last.index, last.time, last.bytes)
+            );
+            assert_eq!(
+                (found.signature, found.signed),
+                (last.signature, last.signed)
+            );
         }
         assert!(matches!(
             store.save(&key, &mut trusted(299)),
-            Err(StateError::Backwards { from: 70_000, to: 299 })
+            Err(StateError::Backwards {
+                from: 70_000,
+                to: 299
+            })
         ));
-        assert_eq!(store.load().expect("whole").expect("saved").1.tree.size(), 70_000);
+        assert_eq!(
+            store.load().expect("whole").expect("saved").1.tree.size(),
+            70_000
+        );
         fs::remove_dir_all(dir).expect("ours");
     }
 
@@ -435,13 +512,18 @@ mod tests {
     fn damage_is_known_as_such() {
         let dir = dir("damaged");
         let mut store = Store::open(&dir).expect("fresh");
-        store.save(signer().verifier(), &mut trusted(3)).expect("writable");
+        store
+            .save(signer().verifier(), &mut trusted(3))
+            .expect("writable");
         let good = fs::read(dir.join("state")).expect("saved");
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x20;
             fs::write(dir.join("state"), bad).expect("writable");
-            assert!(matches!(store.load(), Err(StateError::Damaged { .. })), "byte {at}");
+            assert!(
+                matches!(store.load(), Err(StateError::Damaged { .. })),
+                "byte {at}"
+            );
         }
         for bad in [&good[..good.len() - 1], &[&good[..], b"x"].concat(), b""] {
             fs::write(dir.join("state"), bad).expect("writable");
@@ -452,9 +534,15 @@ mod tests {
 
     #[test]
     fn names_are_safe_and_different() {
-        let names: Vec<String> = ["http://a.b/", "https://a.b/", "http://a.b/c", "http://../x", "http://a_b"]
-            .map(safe_name)
-            .to_vec();
+        let names: Vec<String> = [
+            "http://a.b/",
+            "https://a.b/",
+            "http://a.b/c",
+            "http://../x",
+            "http://a_b",
+        ]
+        .map(safe_name)
+        .to_vec();
         for (i, name) in names.iter().enumerate() {
             assert!(!name.contains('/') && !name.starts_with('.'), "{name}");
             assert!(!names[..i].contains(name), "{name}");

@@ -321,6 +321,13 @@ pub(crate) fn date(day: u64) -> String {
     format!("{year:04}-{:02}-{:02}", month + 1, left + 1)
 }
 
+/// The day since 1970 of `YYYY-MM-DD`.
+pub(crate) fn day(text: &str) -> u64 {
+    (0..40_000)
+        .find(|day| date(*day) == text)
+        .expect("a day within a century")
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -335,5 +342,6 @@ fn dates_are_those_of_the_calendar() {
         (20_370, "2025-10-09"),
     ] {
         assert_eq!(date(day), expected);
+        assert_eq!(self::day(expected), day);
     }
 }

@@ -86,7 +86,7 @@ impl Log {
             }
             let items = &mut self.levels[level];
             items.push(item);
-            if items.len() % 256 != 0 {
+            if !items.len().is_multiple_of(256) {
                 break;
             }
             item = tree_head(&items[items.len() - 256..]);
@@ -281,10 +281,10 @@ pub(crate) fn call(i: u64) -> Body {
     };
     let counts = Counts {
         input: Some(1_000 + n % 97),
-        cache_read: (i % 3 == 0).then_some(n % 89),
-        cache_write: (i % 4 == 0).then_some(n % 7),
-        output: (i % 11 != 0).then_some(100 + n % 53),
-        reasoning: (i % 7 == 0 && i % 11 != 0).then_some(n % 31),
+        cache_read: i.is_multiple_of(3).then_some(n % 89),
+        cache_write: i.is_multiple_of(4).then_some(n % 7),
+        output: (!i.is_multiple_of(11)).then_some(100 + n % 53),
+        reasoning: (i.is_multiple_of(7) && !i.is_multiple_of(11)).then_some(n % 31),
     };
     let (counts, outcome) = match i % 13 {
         0 => (Counts::NONE, Outcome::Unknown),
@@ -302,15 +302,17 @@ pub(crate) fn call(i: u64) -> Body {
     Body::Usage(Usage {
         receipt: hash::receipt_commitment(&receipt_id(i)),
         key_id: (i % 8 != 7).then(|| user(i % 8)),
-        wallet: (i % 17 == 0)
+        wallet: i
+            .is_multiple_of(17)
             .then(|| (Address::from_bytes([n.to_le_bytes()[0]; 20]), Link::Claimed)),
         source,
         provider: Name::new(provider).expect("a name"),
         model: model.and_then(Name::new),
         counts,
         outcome,
-        inconsistent: i % 19 == 0 && counts != Counts::NONE,
-        response: (i % 6 != 0).then(|| hash::response_commitment(provider, &format!("resp_{i}"))),
+        inconsistent: i.is_multiple_of(19) && counts != Counts::NONE,
+        response: (!i.is_multiple_of(6))
+            .then(|| hash::response_commitment(provider, &format!("resp_{i}"))),
     })
 }
 

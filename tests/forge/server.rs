@@ -77,8 +77,10 @@ type Bend = Box<dyn Fn(&Request, usize, &mut Answer) + Send + Sync>;
 /// What a forge serves now.
 pub(crate) struct Site {
     pub(crate) log: Log,
-    /// The size that `/checkpoint` has.
-    pub(crate) published: usize,
+    /// The size that `/checkpoint` has; all of the log without one.
+    pub(crate) published: Option<usize>,
+    /// The path that the log is below, without a slash at the end.
+    pub(crate) base: &'static str,
     bends: Vec<Bend>,
     asked: HashMap<String, usize>,
 }
@@ -87,8 +89,9 @@ impl Site {
     /// An honest site of `log`.
     pub(crate) fn new(log: Log) -> Self {
         Self {
-            published: log.size(),
             log,
+            published: None,
+            base: "",
             bends: vec![],
             asked: HashMap::new(),
         }
@@ -153,10 +156,9 @@ impl Site {
     pub(crate) fn honest(&self, request: &Request) -> Answer {
         let path = &request.path[..];
         if path == "/checkpoint" {
-            return Answer::ok(
-                "text/plain; charset=utf-8",
-                self.log.checkpoint(self.published).into_bytes(),
-            );
+            let size = self.published.unwrap_or(self.log.size());
+            let note = self.log.checkpoint(size);
+            return Answer::ok("text/plain; charset=utf-8", note.into_bytes());
         }
         if let Some(tile) = path.strip_prefix('/').and_then(Tile::parse) {
             return self.log.tile(tile).map_or_else(
@@ -168,7 +170,11 @@ impl Site {
             .map_or_else(|| Answer::error(404), |value| Answer::json(&value))
     }
 
-    fn answer(&mut self, request: &Request) -> Answer {
+    fn answer(&mut self, target: &str) -> Answer {
+        let Some(below) = target.strip_prefix(self.base) else {
+            return Answer::error(404);
+        };
+        let request = &Request::new(below);
         let times = self.asked.entry(request.path.clone()).or_default();
         let before = *times;
         *times += 1;
@@ -223,7 +229,7 @@ async fn respond(site: Arc<Mutex<Site>>, uri: Uri) -> Result<Response<Body>, Inf
     let answer = site
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .answer(&Request::new(target));
+        .answer(target);
     match answer.sent {
         Sent::Never => std::future::pending().await,
         Sent::After(while_) => tokio::time::sleep(while_).await,

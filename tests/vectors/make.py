@@ -422,7 +422,7 @@ def credentials():
         ("long, but of one value", "openai", [("authorization", "Bearer " + "x" * 60)], False),
         ("sent to ollama", "ollama", [("authorization", f"Bearer {secret}")], False),
         ("sent to an upstream that checks none", "local", [("authorization", f"Bearer {secret}")], True),
-        ("the same to one that does", "local", [("authorization", f"Bearer {secret}")], False),
+        ("the same to one that does", "private", [("authorization", f"Bearer {secret}")], False),
     ]
     return {
         "cases": [

@@ -1,0 +1,227 @@
+//! The command line: flags and the environment behind them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use protocol::key::VerifierKey;
+use reqwest::Url;
+
+use crate::fetch;
+
+const ABOUT: &str = "\
+Verifies a Tallystick log of LLM usage from its public key alone.
+
+Fetches every entry, receipt signature and tile, rebuilds the Merkle tree in two independent ways, \
+and compares: every tile, the signed root, entry 0, the canonical form of each entry, the order of \
+times, every receipt's Ed25519 signature, and the totals that the log publishes with its own sums \
+at exactly the size they name. It remembers what it verified: the next run fetches only what is \
+new, and requires that the old log is its beginning. Only GET requests are made.";
+
+const AFTER: &str = "\
+Pins:
+  The key that verifies a log is pinned at first contact: the one given with --vkey, or else the
+  one that the log serves, which is then trusted on first use. Ask the operator for the key by
+  another way. From then on another key is misbehaviour.
+
+Exit codes:
+  0  verified
+  1  misbehaviour: proven (signed statements contradict each other; anyone can check them with the
+     log's key alone) or served (complete answers were wrong twice, past caches too)
+  2  wrong use: arguments, files, a state directory that cannot be used
+  3  no verdict: no complete answer (network, a status other than 200, a wrong length), or entries
+     that a newer sentinel is needed for. Never called tampering.
+
+With --watch it goes on until SIGINT or SIGTERM, then exits with 1 if it ever saw misbehaviour,
+else 0 if it ever verified the log, else 3.
+
+Evidence of misbehaviour is written to <state>/evidence/, one JSON file for each thing found.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "sentinel", version, about = ABOUT, after_help = AFTER)]
+#[command(subcommand_negates_reqs = true, max_term_width = 100)]
+pub struct Cli {
+    /// The log's address.
+    #[arg(help = "The log's address, such as https://log.example.org or http://127.0.0.1:8787")]
+    #[arg(value_name = "LOG_URL", env = "TALLY_SENTINEL_LOG", required = true)]
+    #[arg(value_parser = log_url)]
+    pub log: Option<Url>,
+
+    /// Goes on: makes a pass, waits, makes the next one; says what is new
+    #[arg(long, env = "TALLY_SENTINEL_WATCH")]
+    pub watch: bool,
+
+    /// How long to wait between two passes of --watch: 60s, 5m, 1h
+    #[arg(
+        long,
+        env = "TALLY_SENTINEL_INTERVAL",
+        default_value = "60s",
+        value_name = "TIME"
+    )]
+    #[arg(value_parser = duration)]
+    pub interval: Duration,
+
+    /// What holds for every command.
+    #[command(flatten)]
+    pub common: Common,
+
+    /// Another task than verifying a log.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What holds for every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The log's verifier key.
+    #[arg(
+        help = "The log's verifier key, <origin>+<hash>+<base64>. Without it the pinned key is \
+                  used, or at first contact the served one"
+    )]
+    #[arg(long, global = true, env = "TALLY_SENTINEL_VKEY", value_name = "VKEY")]
+    #[arg(value_parser = vkey)]
+    pub vkey: Option<VerifierKey>,
+
+    /// Where this log's key, checkpoint and evidence are kept.
+    #[arg(
+        help = "Where this log's key, checkpoint and evidence are kept [default: \
+                  $XDG_STATE_HOME/tallystick/<log>, else ~/.local/state/tallystick/<log>]"
+    )]
+    #[arg(long, global = true, env = "TALLY_SENTINEL_STATE", value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
+    /// Prints one JSON object per pass on stdout
+    #[arg(long, global = true, env = "TALLY_SENTINEL_JSON")]
+    pub json: bool,
+
+    /// Tells no story on stderr; the answer stays on stdout
+    #[arg(long, global = true, env = "TALLY_SENTINEL_QUIET")]
+    pub quiet: bool,
+
+    /// The longest wait for one answer; what fails is tried three times
+    #[arg(
+        long,
+        global = true,
+        env = "TALLY_SENTINEL_TIMEOUT",
+        value_name = "TIME"
+    )]
+    #[arg(default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+
+    /// How long to wait for a checkpoint, instead of what the log promises and 5 s
+    #[arg(
+        long,
+        global = true,
+        env = "TALLY_SENTINEL_PATIENCE",
+        value_name = "TIME"
+    )]
+    #[arg(value_parser = duration, hide = true)]
+    pub patience: Option<Duration>,
+}
+
+/// Other tasks.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Checks a receipt: that the log signed it, that its entry commits to its id, and, given the
+    /// log's address, that the log holds the entry at its index
+    ///
+    /// A file is what `/api/receipts/{id}` answers. Exit codes: 0 the receipt is genuine and kept; 1
+    /// the log breaks its promise, or answers this call with another call's record; 2 not a
+    /// receipt file; 3 no verdict: the log gave no complete answer, or the file's signature or
+    /// content is wrong, which proves nothing about the log.
+    Receipt {
+        /// The receipt file
+        file: PathBuf,
+        /// The log's address; without it the receipt is checked offline, under --vkey or --state
+        #[arg(value_name = "LOG_URL", env = "TALLY_SENTINEL_LOG", value_parser = log_url)]
+        log: Option<Url>,
+    },
+}
+
+fn log_url(text: &str) -> Result<Url, String> {
+    fetch::log_url(text).map_err(|error| error.to_string())
+}
+
+fn vkey(text: &str) -> Result<VerifierKey, String> {
+    VerifierKey::parse(text).map_err(|error| error.to_string())
+}
+
+/// Reads 500ms, 60s, 5m, 1h; a bare number is of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let millis = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => 0,
+    };
+    let number: Option<u64> = number.parse().ok().filter(|_| millis > 0);
+    let millis = number.and_then(|number| number.checked_mul(millis));
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{text:?} is no time such as 60s or 5m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        for good in [
+            &["sentinel", "http://a.b"][..],
+            &[
+                "sentinel",
+                "--watch",
+                "--interval",
+                "5m",
+                "http://a.b",
+                "--json",
+            ],
+            &["sentinel", "receipt", "file.json"],
+            &[
+                "sentinel",
+                "receipt",
+                "--json",
+                "file.json",
+                "http://a.b",
+                "--state",
+                "x",
+            ],
+            &["sentinel", "--json", "receipt", "file.json"],
+        ] {
+            assert!(Cli::try_parse_from(good).is_ok(), "{good:?}");
+        }
+        for bad in [
+            &["sentinel"][..],
+            &["sentinel", "a.b"],
+            &["sentinel", "http://a.b", "--vkey", "x"],
+            &["sentinel", "http://a.b", "--interval", "soon"],
+            &["sentinel", "receipt"],
+        ] {
+            assert!(Cli::try_parse_from(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("60s", 60_000),
+            ("2", 2_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)));
+        }
+        for bad in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}
