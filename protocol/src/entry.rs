@@ -5,10 +5,9 @@
 //! true, and what earlier entries make of it.
 
 use alloc::borrow::ToOwned as _;
-use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
-use core::fmt::Display;
+use core::fmt::{Display, Write as _};
 
 use crate::hash::Hash;
 use crate::index::{Time, decimal};
@@ -106,12 +105,10 @@ impl Entry {
             return Err(EntryError::Length(bytes.len()));
         }
         let mut reader = Reader { bytes, at: 0 };
-        reader.literal("{", "an opening brace")?;
-        let version = reader.number("v")?;
-        reader.literal(",", "a comma")?;
+        reader.literal("{\"v\":", "the head")?;
+        let version = reader.digits("v")?;
         let kind = reader.kind()?;
-        reader.literal(",", "a comma")?;
-        let time = Time::from_secs(reader.number("time")?).ok_or(EntryError::Value {
+        let time = Time::from_secs(reader.setting("time")?).ok_or(EntryError::Value {
             field: "time",
             expected: "at most 2^53 - 1 seconds",
         })?;
@@ -197,13 +194,19 @@ struct Writer(String);
 
 impl Writer {
     fn new(kind: &str, time: Time) -> Self {
-        let mut text = String::with_capacity(512);
-        text.push_str(&format!(r#"{{"v":{VERSION},"kind":"{kind}","time":{time}"#));
-        Self(text)
+        let mut writer = Self(String::with_capacity(512));
+        writer.0.push_str("{\"v\":");
+        writer.display(VERSION);
+        writer.text("kind", kind);
+        writer.number("time", time.secs());
+        writer
     }
 
     fn text(&mut self, field: &str, value: impl Display) {
-        self.0.push_str(&format!(r#","{field}":"{value}""#));
+        self.name(field);
+        self.0.push('"');
+        self.display(value);
+        self.0.push('"');
     }
 
     fn maybe(&mut self, field: &str, value: Option<impl Display>) {
@@ -213,7 +216,18 @@ impl Writer {
     }
 
     fn number(&mut self, field: &str, value: u64) {
-        self.0.push_str(&format!(r#","{field}":{value}"#));
+        self.name(field);
+        self.display(value);
+    }
+
+    fn name(&mut self, field: &str) {
+        self.0.push_str(",\"");
+        self.0.push_str(field);
+        self.0.push_str("\":");
+    }
+
+    fn display(&mut self, value: impl Display) {
+        write!(self.0, "{value}").expect("a string takes what it is given");
     }
 
     fn finish(mut self) -> Vec<u8> {
@@ -246,7 +260,13 @@ impl<'a> Reader<'a> {
 
     /// Whether `,"field":` comes next; takes it if so.
     fn field(&mut self, field: &str) -> bool {
-        self.literal(&format!(r#","{field}":"#), "").is_ok()
+        let rest = self.left().strip_prefix(b",\"");
+        let rest = rest.and_then(|rest| rest.strip_prefix(field.as_bytes()));
+        let found = rest.is_some_and(|rest| rest.starts_with(b"\":"));
+        if found {
+            self.at += field.len() + 4;
+        }
+        found
     }
 
     fn required(&mut self, field: &'static str) -> Result<(), EntryError> {
@@ -255,12 +275,6 @@ impl<'a> Reader<'a> {
             expected: "the field to stand here",
         };
         self.field(field).then_some(()).ok_or(missing)
-    }
-
-    /// A number without the comma before it, as the head has them.
-    fn number(&mut self, field: &'static str) -> Result<u64, EntryError> {
-        self.literal(&format!(r#""{field}":"#), "a field of the head")?;
-        self.digits(field)
     }
 
     fn digits(&mut self, field: &'static str) -> Result<u64, EntryError> {
@@ -289,7 +303,7 @@ impl<'a> Reader<'a> {
     }
 
     fn kind(&mut self) -> Result<&'a str, EntryError> {
-        self.literal(r#""kind":"#, "a field of the head")?;
+        self.required("kind")?;
         let kind = self.string()?;
         let fits = (1..=32).contains(&kind.len())
             && kind

@@ -294,7 +294,8 @@ fn window(log: &Log, size: usize, days: u64) -> (u64, u64) {
 /// A day since 1970 as `YYYY-MM-DD`, counted out year by year.
 pub(crate) fn date(day: u64) -> String {
     let leap = |y: u64| y.is_multiple_of(4) && !y.is_multiple_of(100) || y.is_multiple_of(400);
-    let (mut year, mut left) = (1970, day);
+    // The calendar repeats every 400 years.
+    let (mut year, mut left) = (1970 + day / 146_097 * 400, day % 146_097);
     while left >= 365 + u64::from(leap(year)) {
         left -= 365 + u64::from(leap(year));
         year += 1;
