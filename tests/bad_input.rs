@@ -40,7 +40,7 @@ async fn clients_are_told_what_is_wrong() {
             "/nobody/v1/chat/completions",
             404,
             "unknown_provider",
-            "anthropic, openai",
+            "openai, openrouter",
         ),
         (
             "/openai/w/0x12/v1/chat/completions",
@@ -85,7 +85,7 @@ async fn clients_are_told_what_is_wrong() {
         ("/api/leaderboard/model", 400, "bad_request", "model"),
         ("/tile/0/000", 404, "unknown_tile", "not large enough"),
         ("/tile/0/0", 404, "unknown_tile", "tlog-tiles"),
-        ("/etc/passwd", 404, "unknown_provider", "anthropic, openai"),
+        ("/etc/passwd", 404, "unknown_provider", "openai, openrouter"),
         ("/wp-login.php", 404, "not_found", "openapi.json"),
     ] {
         let answer = gateway.get(path).await;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::binaries::{Folder, program};
-use crate::gateway::{Gateway, client, terminate};
+use crate::gateway::{Gateway, client, free_address, terminate};
 use crate::provider::{Provider, expected};
 use crate::python::{self, run};
 use crate::sentinel::{Sees, Sentinel};
@@ -164,6 +164,11 @@ async fn sdks_see_what_the_provider_says_and_each_call_has_its_record() {
             continue;
         }
         let entry = holds(&gateway, &receipt(&gateway, &id).await);
+        // The gateway asked where the client did not, and the provider said.
+        let sample = match file {
+            "chat_no_include_usage.sse" => expected(name, "chat.sse"),
+            _ => sample,
+        };
         assert_eq!(
             (&entry["key_id"], &entry["provider"]),
             (&json!(key), &json!(name)),
@@ -409,6 +414,84 @@ async fn requests_and_answers_pass_untouched() {
             assert_eq!(through.expect("whole"), direct.expect("whole"), "{file}");
         }
     }
+}
+
+/// A streamed chat completion with a body of one's own.
+async fn stream(gateway: &Gateway, body: &str) -> (HeaderMap, String) {
+    let url = format!("{}/openai/v1/chat/completions", gateway.url());
+    let sent = gateway.client().post(url).header(ACCEPT_ENCODING, "gzip");
+    let answer = sent.body(body.to_owned()).send().await.expect("answers");
+    let headers = answer.headers().clone();
+    (headers, answer.text().await.expect("whole"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_asked_for_its_usage_and_shows_none_of_it() {
+    let (provider, data) = (Provider::start().await, Folder::new());
+    let gateway = Gateway::start(data.path(), provider.url()).await;
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("providers/openai/chat.sse");
+    let sample = fs::read_to_string(sample).expect("in the tree");
+    let mut events: Vec<_> = sample.split_inclusive("\n\n").collect();
+    let usage = events
+        .iter()
+        .position(|event| event.contains("\"choices\":[]"))
+        .expect("there");
+    events.remove(usage);
+
+    let body = r#"{"model":"chat_no_include_usage.sse","stream":true}"#;
+    let (headers, shown) = stream(&gateway, body).await;
+    assert_eq!(headers["x-tally-edited"], "include_usage");
+    assert_eq!(shown, events.concat());
+    let seen = provider.seen().pop().expect("forwarded");
+    assert_eq!(seen.headers["accept-encoding"], "identity");
+    let edited = r#"{"model":"chat_no_include_usage.sse","stream":true,"stream_options":{"include_usage":true}}"#;
+    assert_eq!(seen.body, edited.as_bytes());
+    assert_eq!(seen.headers["content-length"], edited.len().to_string());
+    let entry = holds(&gateway, &receipt(&gateway, &receipt_id(&headers)).await);
+    agrees(&entry, &expected("openai", "chat.sse"), "asked for");
+
+    // A client that asks by itself, or declines, is left alone.
+    let asks = edited.replace("chat_no_include_usage", "chat");
+    let declines = edited.replace(":true}", ":false}");
+    for (body, whole) in [(&asks, true), (&declines, false)] {
+        let (headers, shown) = stream(&gateway, body).await;
+        assert!(!headers.contains_key("x-tally-edited"));
+        assert_eq!(shown == sample, whole);
+        let seen = provider.seen().pop().expect("forwarded");
+        assert_eq!(seen.body, body.as_bytes());
+        assert_eq!(seen.headers["accept-encoding"], "gzip");
+    }
+
+    // A server that refuses the question gets the call as the client wrote it.
+    let before = provider.seen().len();
+    let (headers, shown) = stream(&gateway, r#"{"model":"old-server","stream":true}"#).await;
+    assert!(
+        !headers.contains_key("x-tally-edited") && shown.contains("[DONE]"),
+        "{shown}"
+    );
+    assert_eq!(provider.seen().len(), before + 2);
+    let seen = provider.seen().pop().expect("forwarded");
+    assert_eq!(seen.headers["accept-encoding"], "gzip");
+    let entry = holds(&gateway, &receipt(&gateway, &receipt_id(&headers)).await);
+    assert_eq!(entry["outcome"], "unmetered");
+    // Any other refusal is the client's to see.
+    let (_, shown) = stream(&gateway, r#"{"model":"refuse:temperature","stream":true}"#).await;
+    assert!(shown.contains("temperature"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_passthrough_edits_nothing() {
+    let (provider, data) = (Provider::start().await, Folder::new());
+    let strict = ["--strict-passthrough"];
+    let gateway = Gateway::start_at(data.path(), provider.url(), &free_address(), &strict).await;
+    let body = r#"{"model":"chat_no_include_usage.sse","stream":true}"#;
+    let (headers, _) = stream(&gateway, body).await;
+    assert_eq!(
+        provider.seen().pop().expect("forwarded").body,
+        body.as_bytes()
+    );
+    let entry = holds(&gateway, &receipt(&gateway, &receipt_id(&headers)).await);
+    assert_eq!(entry["outcome"], "unmetered");
 }
 
 #[tokio::test(flavor = "multi_thread")]

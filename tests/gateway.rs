@@ -99,11 +99,6 @@ impl Gateway {
         self.child.id()
     }
 
-    /// What it wrote to stderr so far.
-    pub(crate) fn log(&self) -> String {
-        text(&self.log)
-    }
-
     pub(crate) async fn get(&self, path: &str) -> Response {
         let url = format!("{}{path}", self.url);
         self.client

@@ -108,6 +108,15 @@ async fn answer(
         body,
     });
     let name = request["model"].as_str().unwrap_or(&last);
+    let asked = request["stream_options"]["include_usage"] == true;
+    let name = match name {
+        // As the provider does: usage is stated to who asks.
+        "chat_no_include_usage.sse" if asked => "chat.sse",
+        // A server that does not know the question.
+        "old-server" if asked => "refuse:stream_options",
+        "old-server" => "chat_no_include_usage.sse",
+        name => name,
+    };
     match name.split_once(':') {
         Some((fault_name, detail)) => fault(fault_name, detail).await,
         None => sample(&provider, name),
@@ -190,6 +199,15 @@ async fn fault(name: &str, detail: &str) -> Response {
             ([(CONTENT_TYPE, "application/json")], body).into_response()
         }
         "status" => (status_of(detail.parse().ok()), "{}").into_response(),
+        "refuse" => {
+            let message = format!(r#"{{"error":{{"message":"Unknown field: {detail}"}}}}"#);
+            (
+                StatusCode::BAD_REQUEST,
+                [(CONTENT_TYPE, "application/json")],
+                message,
+            )
+                .into_response()
+        }
         "redirect" => (StatusCode::FOUND, [("location", detail)]).into_response(),
         _ => (StatusCode::NOT_FOUND, "no such fault").into_response(),
     }

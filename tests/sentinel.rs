@@ -68,9 +68,9 @@ impl Sentinel {
         self
     }
 
-    /// One pass over the log at `url`.
+    /// One pass over the log at `url`, by an impatient one.
     pub(crate) fn pass(&self, url: &str) -> Pass {
-        self.run(&["--json", "--patience", "1", url])
+        self.run(&["--json", "--patience", "300ms", url])
     }
 
     /// Runs it with `arguments` behind the state's.

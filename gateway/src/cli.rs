@@ -77,6 +77,12 @@ struct Options {
     /// How log lines look [default: text]
     #[arg(long, env = "TALLY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+
+    /// Never edit a request. Otherwise a streamed chat completion that does not
+    /// ask for its usage is made to ask, where the provider needs and takes
+    /// that (openai, azure, gemini, ollama); the event it brings is hidden.
+    #[arg(long, env = "TALLY_STRICT_PASSTHROUGH")]
+    strict_passthrough: bool,
 }
 
 impl Cli {
@@ -98,6 +104,7 @@ impl Options {
             config,
             upstreams,
             log_format,
+            strict_passthrough,
         } = self;
         Given {
             config,
@@ -106,6 +113,7 @@ impl Options {
             origin,
             upstreams,
             log_format,
+            strict_passthrough,
         }
     }
 }

@@ -16,10 +16,25 @@ use crate::usage::Dialect;
 pub const RESERVED: &[&str] = &["api", "checkpoint", "healthz", "metrics", "readyz", "tile"];
 
 /// Where providers are by default.
-const UPSTREAMS: &[(&str, &str)] = &[
-    ("openai", "https://api.openai.com"),
+const PROVIDERS: &[(&str, &str)] = &[
     ("anthropic", "https://api.anthropic.com"),
+    ("cohere", "https://api.cohere.com"),
+    ("deepseek", "https://api.deepseek.com"),
+    ("fireworks", "https://api.fireworks.ai"),
+    ("gemini", "https://generativelanguage.googleapis.com"),
+    ("groq", "https://api.groq.com"),
+    ("mistral", "https://api.mistral.ai"),
+    ("ollama", "http://127.0.0.1:11434"),
+    ("openai", "https://api.openai.com"),
+    ("openrouter", "https://openrouter.ai"),
+    ("perplexity", "https://api.perplexity.ai"),
+    ("together", "https://api.together.xyz"),
+    ("xai", "https://api.x.ai"),
 ];
+
+/// Providers whose chat streams state usage only when asked, and that take
+/// being asked. The others state it by themselves, or refuse the question.
+const ASKED: &[&str] = &["azure", "gemini", "ollama", "openai"];
 
 /// A complete, checked configuration.
 #[derive(Clone, Debug)]
@@ -47,6 +62,9 @@ pub struct Upstream {
     pub dialect: Dialect,
     /// Whether it checks credentials; where it does not, calls are anonymous.
     pub checks_credentials: bool,
+    /// Whether streamed chat completions are asked for their usage: the
+    /// provider needs to be asked and takes it.
+    pub asks_for_usage: bool,
 }
 
 /// The part of an upstream's URL that stands before the provider's own path.
@@ -81,6 +99,8 @@ pub struct Given {
     pub upstreams: Vec<NamedUrl>,
     /// `--log-format`
     pub log_format: Option<LogFormat>,
+    /// `--strict-passthrough`
+    pub strict_passthrough: bool,
 }
 
 /// `NAME=URL`, as `--upstream` takes it.
@@ -131,6 +151,7 @@ struct File {
     data_dir: Option<PathBuf>,
     origin: Option<String>,
     log_format: Option<LogFormat>,
+    strict_passthrough: Option<bool>,
     #[serde(default)]
     upstreams: BTreeMap<String, FileUpstream>,
 }
@@ -147,7 +168,17 @@ enum FileUpstream {
 #[serde(deny_unknown_fields)]
 struct UpstreamTable {
     url: String,
+    format: Option<Dialect>,
     checks_credentials: Option<bool>,
+    asks_for_usage: Option<bool>,
+}
+
+/// What an operator can say of an upstream; the rest follows from its name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Traits {
+    format: Option<Dialect>,
+    checks_credentials: Option<bool>,
+    asks_for_usage: Option<bool>,
 }
 
 impl Config {
@@ -164,23 +195,37 @@ impl Config {
             .unwrap_or_default();
         let origin = given.origin.or(file.origin);
         let mut upstreams = BTreeMap::new();
-        let mut add = |name: &str, base, checks: Option<bool>| {
-            let upstream = Upstream::new(name, base, checks)?;
+        let strict = given.strict_passthrough || file.strict_passthrough.unwrap_or(false);
+        let mut add = |name: &str, base, traits: Traits| {
+            let mut upstream = Upstream::new(name, base, traits)?;
+            upstream.asks_for_usage &= !strict;
             upstreams.insert(name.to_owned(), upstream);
             Ok::<_, ConfigError>(())
         };
-        for (name, url) in UPSTREAMS {
-            add(name, Base::parse(name, url)?, None)?;
+        for (name, url) in PROVIDERS {
+            add(name, Base::parse(name, url)?, Traits::default())?;
         }
         for (name, upstream) in file.upstreams {
-            let (url, checks) = match upstream {
-                FileUpstream::Url(url) => (url, None),
-                FileUpstream::Table(table) => (table.url, table.checks_credentials),
+            let (url, traits) = match upstream {
+                FileUpstream::Url(url) => (url, Traits::default()),
+                FileUpstream::Table(UpstreamTable {
+                    url,
+                    format,
+                    checks_credentials,
+                    asks_for_usage,
+                }) => {
+                    let traits = Traits {
+                        format,
+                        checks_credentials,
+                        asks_for_usage,
+                    };
+                    (url, traits)
+                }
             };
-            add(&name, Base::parse(&name, &url)?, checks)?;
+            add(&name, Base::parse(&name, &url)?, traits)?;
         }
         for NamedUrl { name, base } in given.upstreams {
-            add(&name, base, None)?;
+            add(&name, base, Traits::default())?;
         }
         Ok(Self {
             listen: given
@@ -199,7 +244,7 @@ impl Config {
 }
 
 impl Upstream {
-    fn new(name: &str, base: Base, checks: Option<bool>) -> Result<Self, ConfigError> {
+    fn new(name: &str, base: Base, traits: Traits) -> Result<Self, ConfigError> {
         let wrong = |problem| ConfigError::Upstream {
             name: name.into(),
             problem,
@@ -217,8 +262,9 @@ impl Upstream {
         Ok(Self {
             name: Name::new(name).ok_or(wrong("a name is 1 to 32 of a-z, 0-9 and hyphen"))?,
             base,
-            dialect: Dialect::of(name),
-            checks_credentials: checks.unwrap_or(name != "ollama"),
+            dialect: traits.format.unwrap_or(Dialect::of(name)),
+            checks_credentials: traits.checks_credentials.unwrap_or(name != "ollama"),
+            asks_for_usage: traits.asks_for_usage.unwrap_or(ASKED.contains(&name)),
         })
     }
 
@@ -371,7 +417,7 @@ mod tests {
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let path = std::env::temp_dir().join(format!("tally-{}.toml", uuid::Uuid::now_v7()));
-        let text = "listen = \"127.0.0.1:9\"\norigin = \"file.example\"\n[upstreams]\nlocal = { url = \"http://l\", checks_credentials = false }\n";
+        let text = "listen = \"127.0.0.1:9\"\norigin = \"file.example\"\n[upstreams]\nlocal = { url = \"http://l\", checks_credentials = false, format = \"ollama\" }\n";
         std::fs::write(&path, text).expect("writes");
         let listen = Some(([127, 0, 0, 1], 7).into());
         let given = Given {
@@ -386,7 +432,10 @@ mod tests {
             config.origin.map(|o| o.to_string()).as_deref(),
             Some("file.example")
         );
-        assert!(!config.upstreams["local"].checks_credentials);
+        let local = &config.upstreams["local"];
+        assert!(!local.checks_credentials && !local.asks_for_usage);
+        assert_eq!(local.dialect, Dialect::Ollama);
+        assert!(config.upstreams["openai"].asks_for_usage);
         assert_eq!(config.data_dir, Path::new("tally-data"));
     }
 }

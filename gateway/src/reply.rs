@@ -123,6 +123,15 @@ impl ApiError {
         Self::bad_request("the path can't be forwarded")
     }
 
+    pub(crate) fn cut_off() -> Self {
+        Self::bad_request("the request broke off")
+    }
+
+    pub(crate) fn broke_off(name: &str) -> Self {
+        let message = format!("the provider {name} broke off its answer");
+        Self::new(StatusCode::BAD_GATEWAY, "upstream_broke_off", message)
+    }
+
     pub(crate) fn overloaded() -> Self {
         let message = "too many calls are in flight; try again in a second";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message).retry_after(1)

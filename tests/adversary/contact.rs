@@ -191,7 +191,7 @@ fn what_a_log_says_does_not_reach_the_terminal_raw() {
     for Way(name, bend) in bends {
         scene.serve(20, bend);
         let sentinel = returning.twin();
-        for arguments in [&["--patience", "1"][..], &["--patience", "1", "--json"]] {
+        for arguments in [&["--patience", "0s"][..], &["--patience", "0s", "--json"]] {
             let output = Command::new(program("sentinel"))
                 .arg("--state")
                 .arg(sentinel.state())

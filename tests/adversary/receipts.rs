@@ -43,7 +43,7 @@ impl Desk {
             "receipt",
             "--json",
             "--patience",
-            "1",
+            "300ms",
             path,
             &self.forge.url(),
         ])

@@ -2,27 +2,43 @@
 
 use http::header::{AUTHORIZATION, HeaderMap};
 
+use crate::usage::Dialect;
+
 /// Shorter ones are placeholders, which many people share.
 const MIN_LEN: usize = 20;
 
 /// So are those of fewer different bytes.
 const MIN_DISTINCT: usize = 8;
 
-/// The credential that identifies the caller to `provider`, if there is one.
-pub(super) fn of<'a>(provider: &str, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+/// The credential that identifies the caller to a provider whose clients put
+/// it where those of `dialect` do, if there is one.
+pub(super) fn of<'a>(
+    dialect: Dialect,
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
+) -> Option<&'a [u8]> {
     let plain = |name: &str| headers.get(name).map(|v| v.as_bytes());
     let bearer = || {
         headers
             .get(AUTHORIZATION)
             .and_then(|v| bearer(v.as_bytes()))
     };
-    let credential = match provider {
-        "anthropic" => plain("x-api-key").or_else(bearer),
+    let credential = match dialect {
+        Dialect::Anthropic => plain("x-api-key").or_else(bearer),
+        Dialect::Gemini => plain("x-goog-api-key")
+            .or_else(bearer)
+            .or_else(|| key_in(query?)),
         _ => bearer()
             .or_else(|| plain("x-api-key"))
             .or_else(|| plain("api-key")),
     };
     credential.filter(|c| identifies(c))
+}
+
+/// The value of the parameter `key`, as it stands there.
+fn key_in(query: &str) -> Option<&[u8]> {
+    let key = query.split('&').find_map(|pair| pair.strip_prefix("key="));
+    key.map(str::as_bytes)
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
@@ -46,55 +62,60 @@ mod tests {
     #[test]
     fn credentials_stand_where_the_providers_clients_put_them() {
         let key = "sk-abcdefghijklmnopqrstuvwxyz";
-        let check = |provider: &str, headers: &[(&'static str, &str)], expected: Option<&str>| {
-            let headers: HeaderMap = headers
-                .iter()
-                .map(|(n, v)| {
-                    (
-                        (*n).parse().expect("a name"),
-                        HeaderValue::from_str(v).expect("a value"),
-                    )
-                })
-                .collect();
-            assert_eq!(
-                of(provider, &headers),
-                expected.map(str::as_bytes),
-                "{provider} {headers:?}"
-            );
-        };
+        let check =
+            |provider: Dialect, headers: &[(&'static str, &str)], expected: Option<&str>| {
+                let headers: HeaderMap = headers
+                    .iter()
+                    .map(|(n, v)| {
+                        (
+                            (*n).parse().expect("a name"),
+                            HeaderValue::from_str(v).expect("a value"),
+                        )
+                    })
+                    .collect();
+                assert_eq!(
+                    of(provider, &headers, None),
+                    expected.map(str::as_bytes),
+                    "{provider:?} {headers:?}"
+                );
+            };
         let bearer = format!("Bearer {key}");
-        check("openai", &[("authorization", &bearer)], Some(key));
+        check(Dialect::OpenAi, &[("authorization", &bearer)], Some(key));
         check(
-            "openai",
+            Dialect::OpenAi,
             &[("authorization", &format!("bearer   {key}"))],
             Some(key),
         );
         check(
-            "openai",
+            Dialect::OpenAi,
             &[("authorization", &format!("Basic {key}"))],
             None,
         );
-        check("openai", &[("api-key", key)], Some(key));
-        check("anthropic", &[("x-api-key", key)], Some(key));
-        check("anthropic", &[("authorization", &bearer)], Some(key));
+        check(Dialect::OpenAi, &[("api-key", key)], Some(key));
+        check(Dialect::Anthropic, &[("x-api-key", key)], Some(key));
+        check(Dialect::Anthropic, &[("authorization", &bearer)], Some(key));
         let other = "sk-zyxwvutsrqponmlkjihgfedcba";
         check(
-            "anthropic",
+            Dialect::Anthropic,
             &[("authorization", &bearer), ("x-api-key", other)],
             Some(other),
         );
         check(
-            "openai",
+            Dialect::OpenAi,
             &[("authorization", &bearer), ("x-api-key", other)],
             Some(key),
         );
-        check("openai", &[], None);
-        check("openai", &[("authorization", "Bearer sk-short")], None);
+        check(Dialect::OpenAi, &[], None);
         check(
-            "openai",
+            Dialect::OpenAi,
+            &[("authorization", "Bearer sk-short")],
+            None,
+        );
+        check(
+            Dialect::OpenAi,
             &[("authorization", "Bearer aaaaaaaaaaaaaaaaaaaaaaaa")],
             None,
         );
-        check("openai", &[("authorization", "Bearer")], None);
+        check(Dialect::OpenAi, &[("authorization", "Bearer")], None);
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! Out of scope: reading usage (see [`crate::usage`]), sequencing (see [`crate::log`]).
 
+mod carried;
 mod credential;
+mod edit;
+mod hide;
 mod route;
+mod skim;
 mod tee;
 mod upstream;
 
@@ -11,10 +15,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap,
+    HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
+use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use protocol::hash::{Hash, key_id};
@@ -29,6 +36,8 @@ use crate::log::pool::Pool;
 use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, Reply};
 use crate::usage::{AnswerHead, Kind, Meter, classify};
+use carried::{Carried, Read};
+use hide::Hide;
 use route::{Route, RouteError};
 use tee::Metering;
 pub use tee::Tee;
@@ -38,8 +47,15 @@ use upstream::Client;
 /// official SDKs wait (10 minutes).
 const ANSWER_WITHIN: Duration = Duration::from_secs(15 * 60);
 
+/// Requests up to this many bytes are edited; longer ones pass as they are.
+const MAX_EDITED: usize = 16 << 20;
+
+/// A refusal up to this many bytes is read to see whether it is of the edit.
+const MAX_REFUSAL: usize = 64 << 10;
+
 const RECEIPT_ID: HeaderName = HeaderName::from_static("x-tally-receipt-id");
 const KEY_ID: HeaderName = HeaderName::from_static("x-tally-key-id");
+const EDITED: HeaderName = HeaderName::from_static("x-tally-edited");
 
 /// Headers that concern one connection only (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -116,31 +132,89 @@ impl Proxy {
                     .map_err(refused_call)?,
             ),
         };
-        let uri = upstream
+        let (mut head, body) = request.into_parts();
+        head.uri = upstream
             .base
             .join(route.rest)
             .map_err(|_| ApiError::bad_path())?;
-
-        let (mut head, body) = request.into_parts();
-        head.uri = uri;
         head.version = Version::HTTP_11;
         strip_hop_by_hop(&mut head.headers);
         head.headers.remove(HOST);
         strip_ours(&mut head.headers);
-        let sent = self.client.request(Request::from_parts(head, body));
-        let answer = match tokio::time::timeout(ANSWER_WITHIN, sent).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(unreachable(upstream, &error)),
-            Err(_) => return Err(ApiError::upstream_timeout(upstream.name.as_str())),
+        let editable = upstream.asks_for_usage && kind == Kind::Generate && chats(route.rest);
+        let (answer, edited) = if editable {
+            self.ask_for_usage(upstream, head, body.into()).await?
+        } else {
+            let request = Request::from_parts(head, body.into());
+            (self.send(upstream, request).await?, false)
         };
-        Ok(self.meter(answer, upstream, kind, draft, call))
+        Ok(self.meter(answer, upstream, kind, draft, call, edited))
+    }
+
+    async fn send(
+        &self,
+        upstream: &Upstream,
+        request: Request<Carried>,
+    ) -> Result<Response<Carried>, ApiError> {
+        match tokio::time::timeout(ANSWER_WITHIN, self.client.request(request)).await {
+            Ok(Ok(answer)) => Ok(answer.map(Carried::from)),
+            Ok(Err(error)) => Err(unreachable(upstream, &error)),
+            Err(_) => Err(ApiError::upstream_timeout(upstream.name.as_str())),
+        }
+    }
+
+    /// Sends a chat completion so that its stream states usage, and as the
+    /// client wrote it if the provider does not take that. Says whether the
+    /// answer is to the edited request.
+    async fn ask_for_usage(
+        &self,
+        upstream: &Upstream,
+        head: Parts,
+        body: Carried,
+    ) -> Result<(Response<Carried>, bool), ApiError> {
+        let whole = match body
+            .read(MAX_EDITED)
+            .await
+            .map_err(|_| ApiError::cut_off())?
+        {
+            Read::Whole(whole) => whole,
+            Read::Longer(body) => {
+                let request = Request::from_parts(head, body);
+                return Ok((self.send(upstream, request).await?, false));
+            }
+        };
+        let Some(edited) = edit::asking_for_usage(&whole) else {
+            let request = Request::from_parts(head, whole.into());
+            return Ok((self.send(upstream, request).await?, false));
+        };
+        let mut asking = head.clone();
+        asking.headers.insert(CONTENT_LENGTH, edited.len().into());
+        // What is compressed can't be hidden from.
+        let identity = HeaderValue::from_static("identity");
+        asking.headers.insert(ACCEPT_ENCODING, identity);
+        let request = Request::from_parts(asking, Bytes::from(edited).into());
+        let answer = self.send(upstream, request).await?;
+        if !matches!(answer.status().as_u16(), 400 | 422) {
+            return Ok((answer, true));
+        }
+        let (refusal, body) = answer.into_parts();
+        match body.read(MAX_REFUSAL).await {
+            Ok(Read::Whole(text)) if edit::is_blamed(&text) => {
+                let request = Request::from_parts(head, whole.into());
+                Ok((self.send(upstream, request).await?, false))
+            }
+            Ok(Read::Whole(text)) => Ok((Response::from_parts(refusal, text.into()), true)),
+            Ok(Read::Longer(body)) => Ok((Response::from_parts(refusal, body), true)),
+            Err(_) => Err(ApiError::broke_off(upstream.name.as_str())),
+        }
     }
 
     /// What a record of this call will say, as far as the request tells.
     fn draft(&self, route: &Route<'_>, headers: &HeaderMap) -> Unfinished {
         let upstream = route.upstream;
         let provider = upstream.name.clone();
-        let credential = credential::of(provider.as_str(), headers);
+        let query = route.rest.split_once('?').map(|(_, query)| query);
+        let credential = credential::of(upstream.dialect, headers, query);
         Unfinished {
             id: Uuid::now_v7(),
             key_id: credential
@@ -155,11 +229,12 @@ impl Proxy {
 
     fn meter(
         &self,
-        answer: Response<Incoming>,
+        answer: Response<Carried>,
         upstream: &Upstream,
         kind: Kind,
         draft: Unfinished,
         call: Option<Call>,
+        edited: bool,
     ) -> Response<Reply> {
         let (mut head, body) = answer.into_parts();
         strip_hop_by_hop(&mut head.headers);
@@ -179,9 +254,18 @@ impl Proxy {
             content_encoding: text(CONTENT_ENCODING),
             cached_prompt_tokens: text(HeaderName::from_static("fireworks-cached-prompt-tokens")),
         });
+        let hides =
+            edited && head.status.is_success() && !head.headers.contains_key(CONTENT_ENCODING);
+        if hides {
+            head.headers.remove(CONTENT_LENGTH);
+        }
         let ours = [
             (RECEIPT_ID, Some(header(draft.id))),
             (KEY_ID, draft.key_id.map(header::<Hash>)),
+            (
+                EDITED,
+                edited.then(|| HeaderValue::from_static("include_usage")),
+            ),
         ];
         for (name, value) in ours {
             if let Some(value) = value {
@@ -200,17 +284,28 @@ impl Proxy {
             status,
             pool,
         };
-        Response::from_parts(head, Reply::Proxied(Tee::metering(body, metering)))
+        let hide = hides.then(Hide::default);
+        Response::from_parts(head, Reply::Proxied(Tee::metering(body, metering, hide)))
     }
+}
+
+/// Whether a path is that of chat completions.
+fn chats(rest: &str) -> bool {
+    let path = rest.split('?').next().unwrap_or_default();
+    path.ends_with("/chat/completions") || path == "chat/completions"
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     // What Connection names concerns this connection only, too.
-    while let Some(value) = headers.remove(CONNECTION) {
-        for name in value.to_str().unwrap_or_default().split(',') {
-            headers.remove(name.trim());
-        }
+    let lines = headers.get_all(CONNECTION).iter();
+    let named: Vec<String> = lines
+        .flat_map(|line| line.to_str().unwrap_or_default().split(','))
+        .map(|name| name.trim().to_owned())
+        .collect();
+    for name in named {
+        headers.remove(name);
     }
+    headers.remove(CONNECTION);
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }

@@ -9,13 +9,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use protocol::entry::Body as EntryBody;
 use protocol::hash::{receipt_commitment, response_commitment};
 use protocol::name::Name;
 use protocol::record::{Link, Usage};
 use uuid::Uuid;
 
+use super::carried::Carried;
+use super::hide::Hide;
 use crate::log::Unfinished;
 use crate::log::calls::Call;
 use crate::log::pool::{Pool, Submission};
@@ -24,8 +25,9 @@ use crate::usage::{Dialect, End, Meter, Metered, base_model};
 /// A provider's body on its way to the client.
 #[derive(Debug)]
 pub struct Tee {
-    body: Incoming,
+    body: Carried,
     metering: Option<Box<Metering>>,
+    hide: Option<Hide>,
 }
 
 /// The meter of one call and where its records go.
@@ -44,18 +46,20 @@ pub(super) struct Metering {
 
 impl Tee {
     /// A body that no record is made of.
-    pub(super) fn passing(body: Incoming) -> Self {
+    pub(super) fn passing(body: Carried) -> Self {
         Self {
             body,
             metering: None,
+            hide: None,
         }
     }
 
-    /// A body that is metered.
-    pub(super) fn metering(body: Incoming, metering: Metering) -> Self {
+    /// A body that is metered, and of which an event may be hidden.
+    pub(super) fn metering(body: Carried, metering: Metering, hide: Option<Hide>) -> Self {
         Self {
             body,
             metering: Some(Box::new(metering)),
+            hide,
         }
     }
 
@@ -74,29 +78,54 @@ impl Body for Tee {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let (Some(metering), Some(data)) = (&mut self.metering, frame.data_ref()) {
-                    metering.feed(data);
+        loop {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            match &frame {
+                Some(Ok(frame)) => {
+                    if let (Some(metering), Some(data)) = (&mut self.metering, frame.data_ref()) {
+                        metering.feed(data);
+                    }
+                    // A body of known length is never polled to its end.
+                    if self.body.is_end_stream() {
+                        self.finish(End::Complete);
+                    }
                 }
-                // A body of known length is never polled to its end.
-                if self.body.is_end_stream() {
-                    self.finish(End::Complete);
-                }
+                Some(Err(_)) => self.finish(End::ProviderBroke),
+                None => self.finish(End::Complete),
             }
-            Some(Err(_)) => self.finish(End::ProviderBroke),
-            None => self.finish(End::Complete),
+            let Some(hide) = &mut self.hide else {
+                return Poll::Ready(frame);
+            };
+            let passing = match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => hide.feed(&data),
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    let rest = hide.finish();
+                    self.hide = None;
+                    if rest.is_empty() {
+                        return Poll::Ready(None);
+                    }
+                    rest
+                }
+            };
+            if !passing.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(passing.into()))));
+            }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.hide.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.hide {
+            None => self.body.size_hint(),
+            Some(_) => SizeHint::default(),
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -21,10 +20,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tower::Service;
 
+use super::carried::Carried;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Sends requests with bodies as they come in.
-pub(super) type Client = legacy::Client<Connector, Incoming>;
+pub(super) type Client = legacy::Client<Connector, Carried>;
 
 /// A client on the system's certificate authorities.
 pub(super) fn client() -> io::Result<Client> {

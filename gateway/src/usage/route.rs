@@ -11,7 +11,8 @@ use std::borrow::Cow;
 /// Counts are told apart by the names in an answer, so that a server which
 /// speaks another's language is still understood. The dialect settles only
 /// what names leave open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// Prompt tokens include cached ones. All providers not named below.
     OpenAi,

@@ -35,12 +35,11 @@ pub fn greeting(config: &Config, address: SocketAddr, vkey: &VerifierKey) -> Str
          \x20 OPENAI_BASE_URL={url}/openai/v1\n\
          \x20 ANTHROPIC_BASE_URL={url}/anthropic\n"
     );
-    for upstream in config.upstreams.values() {
-        text.push_str(&format!(
-            "  {url}/{}/... goes to {}/...\n",
-            upstream.name, upstream.base
-        ));
-    }
+    let names: Vec<_> = config.upstreams.keys().map(String::as_str).collect();
+    text.push_str(&format!(
+        "Others likewise, /NAME/... going to the provider's own path: {}\n",
+        names.join(", ")
+    ));
     text.push_str(&format!(
         "\n\
          Log      {origin}\n\

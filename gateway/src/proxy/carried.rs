@@ -1,0 +1,120 @@
+//! Bodies that are carried along: as they come in, or with a part of them
+//! read already.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+/// A body on its way through.
+#[derive(Debug)]
+pub(super) struct Carried {
+    /// What was read already.
+    first: VecDeque<Bytes>,
+    /// What comes after that.
+    rest: Option<Incoming>,
+}
+
+/// A body that was read, up to a limit.
+pub(super) enum Read {
+    /// All of it.
+    Whole(Bytes),
+    /// It is longer than the limit: to be carried on.
+    Longer(Carried),
+}
+
+impl Carried {
+    /// Reads a body into memory if it is at most `limit` bytes long.
+    ///
+    /// # Errors
+    /// The body broke off.
+    pub(super) async fn read(mut self, limit: usize) -> Result<Read, hyper::Error> {
+        let announced = usize::try_from(self.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > limit {
+            return Ok(Read::Longer(self));
+        }
+        let mut frames = VecDeque::new();
+        let mut len = 0;
+        while let Some(frame) = self.frame().await {
+            let Ok(data) = frame?.into_data() else {
+                continue;
+            };
+            len += data.len();
+            frames.push_back(data);
+            if len > limit {
+                frames.append(&mut self.first);
+                return Ok(Read::Longer(Self {
+                    first: frames,
+                    rest: self.rest,
+                }));
+            }
+        }
+        if frames.len() == 1 {
+            return Ok(Read::Whole(frames.pop_front().unwrap_or_default()));
+        }
+        let mut whole = BytesMut::with_capacity(len);
+        frames
+            .iter()
+            .for_each(|frame| whole.extend_from_slice(frame));
+        Ok(Read::Whole(whole.freeze()))
+    }
+}
+
+impl From<Incoming> for Carried {
+    fn from(body: Incoming) -> Self {
+        Self {
+            first: VecDeque::new(),
+            rest: Some(body),
+        }
+    }
+}
+
+impl From<Bytes> for Carried {
+    fn from(body: Bytes) -> Self {
+        let first = if body.is_empty() {
+            VecDeque::new()
+        } else {
+            VecDeque::from([body])
+        };
+        Self { first, rest: None }
+    }
+}
+
+impl Body for Carried {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(data) = self.first.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.rest.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first: u64 = self.first.iter().map(|data| data.len() as u64).sum();
+        let mut hint = self
+            .rest
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), Body::size_hint);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + first);
+        }
+        hint.set_lower(hint.lower() + first);
+        hint
+    }
+}
