@@ -12,4 +12,5 @@ mod openapi;
 mod provider;
 mod python;
 mod sentinel;
+mod service;
 mod vectors;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Given, LogFormat, NamedUrl};
+use crate::config::{Given, GivenLimits, LogFormat, NamedUrl};
 
 /// A transparent proxy in front of LLM providers that keeps a verifiable log of token usage.
 ///
@@ -83,6 +83,9 @@ struct Options {
     /// that (openai, azure, gemini, ollama); the event it brings is hidden.
     #[arg(long, env = "TALLY_STRICT_PASSTHROUGH")]
     strict_passthrough: bool,
+
+    #[command(flatten, next_help_heading = "Limits")]
+    limits: GivenLimits,
 }
 
 impl Cli {
@@ -105,6 +108,7 @@ impl Options {
             upstreams,
             log_format,
             strict_passthrough,
+            limits,
         } = self;
         Given {
             config,
@@ -114,6 +118,7 @@ impl Options {
             upstreams,
             log_format,
             strict_passthrough,
+            limits,
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::Uri;
 use protocol::key::{Origin, OriginError};
@@ -49,6 +51,50 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// How long connecting to a provider may take.
+    pub connect_within: Duration,
+    /// How long a provider may take until its answer begins.
+    pub answer_within: Duration,
+    /// How long a provider may be silent within its answer.
+    pub idle_within: Duration,
+    /// Calls in flight and records not yet durable, at the most.
+    pub max_in_flight: usize,
+    /// Calls a minute of one key id, if limited.
+    pub calls_per_key: Option<NonZeroU32>,
+    /// Calls a minute from one address, if limited.
+    pub calls_per_address: Option<NonZeroU32>,
+}
+
+/// Limits as they are given; what is left open is `None`.
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct GivenLimits {
+    /// Seconds that connecting to a provider may take [default: 10]
+    #[arg(long, env = "TALLY_CONNECT_TIMEOUT", value_name = "SECONDS")]
+    connect_timeout: Option<u64>,
+
+    /// Seconds until a provider's answer begins; longer than SDKs wait [default: 900]
+    #[arg(long, env = "TALLY_ANSWER_TIMEOUT", value_name = "SECONDS")]
+    answer_timeout: Option<u64>,
+
+    /// Seconds that a provider may be silent within an answer; there is no
+    /// limit on the whole of it [default: 600]
+    #[arg(long, env = "TALLY_IDLE_TIMEOUT", value_name = "SECONDS")]
+    idle_timeout: Option<u64>,
+
+    /// Calls that run or are not yet durable; more are refused with 503
+    /// [default: 20000]
+    #[arg(long, env = "TALLY_MAX_IN_FLIGHT", value_name = "CALLS")]
+    max_in_flight: Option<usize>,
+
+    /// Calls a minute of one key; more are refused with 429 [default: no limit]
+    #[arg(long, env = "TALLY_CALLS_PER_KEY", value_name = "CALLS")]
+    calls_per_key: Option<NonZeroU32>,
+
+    /// Calls a minute from one address; more are refused with 429. Behind a
+    /// proxy of your own all calls come from one [default: no limit]
+    #[arg(long, env = "TALLY_CALLS_PER_ADDRESS", value_name = "CALLS")]
+    calls_per_address: Option<NonZeroU32>,
 }
 
 /// A provider that calls are forwarded to.
@@ -101,6 +147,8 @@ pub struct Given {
     pub log_format: Option<LogFormat>,
     /// `--strict-passthrough`
     pub strict_passthrough: bool,
+    /// `--connect-timeout` and the like.
+    pub limits: GivenLimits,
 }
 
 /// `NAME=URL`, as `--upstream` takes it.
@@ -152,6 +200,8 @@ struct File {
     origin: Option<String>,
     log_format: Option<LogFormat>,
     strict_passthrough: Option<bool>,
+    #[serde(default)]
+    limits: GivenLimits,
     #[serde(default)]
     upstreams: BTreeMap<String, FileUpstream>,
 }
@@ -227,6 +277,8 @@ impl Config {
         for NamedUrl { name, base } in given.upstreams {
             add(&name, base, Traits::default())?;
         }
+        let (flags, limits) = (given.limits, file.limits);
+        let seconds = |given: Option<u64>, usual| Duration::from_secs(given.unwrap_or(usual));
         Ok(Self {
             listen: given
                 .listen
@@ -239,6 +291,15 @@ impl Config {
             origin: origin.map(|text| Origin::parse(&text)).transpose()?,
             upstreams,
             log_format: given.log_format.or(file.log_format).unwrap_or_default(),
+            connect_within: seconds(flags.connect_timeout.or(limits.connect_timeout), 10),
+            answer_within: seconds(flags.answer_timeout.or(limits.answer_timeout), 900),
+            idle_within: seconds(flags.idle_timeout.or(limits.idle_timeout), 600),
+            max_in_flight: flags
+                .max_in_flight
+                .or(limits.max_in_flight)
+                .unwrap_or(20_000),
+            calls_per_key: flags.calls_per_key.or(limits.calls_per_key),
+            calls_per_address: flags.calls_per_address.or(limits.calls_per_address),
         })
     }
 }

@@ -33,7 +33,7 @@ impl Body for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
-            Self::Proxied(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Proxied(body) => Pin::new(body).poll_frame(cx),
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         }
     }
@@ -117,6 +117,16 @@ impl ApiError {
     pub(crate) fn bad_wallet(text: &str) -> Self {
         let message = format!("{text:?} is not a wallet address: expected 0x and 40 hex digits");
         Self::new(StatusCode::BAD_REQUEST, "bad_wallet", message)
+    }
+
+    pub(crate) fn bad_link() -> Self {
+        let message = "a link token is 32 random bytes, written as 43 characters of base64url";
+        Self::new(StatusCode::BAD_REQUEST, "bad_link", message)
+    }
+
+    pub(crate) fn too_often(seconds: u32) -> Self {
+        let message = format!("too many calls in a minute; try again in {seconds} s");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).retry_after(seconds)
     }
 
     pub(crate) fn bad_path() -> Self {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, IsTerminal as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -178,7 +178,7 @@ impl Server {
                 Unsettled::Store(source) => failed(source),
                 Unsettled::Other(error) => error,
             })?;
-        let calls = Calls::open(&data.journal())?;
+        let calls = Calls::open(&data.journal(), config.max_in_flight)?;
         let pool = Arc::new(Pool::default());
         let committed = sequencer.committed();
         let health = sequencer.health();
@@ -187,8 +187,7 @@ impl Server {
         tokio::spawn(publish::run(committed.clone(), publisher));
         let sequencer = tokio::spawn(sequencer.run(Arc::clone(&pool)));
 
-        let upstreams = config.upstreams.clone();
-        let proxy = Proxy::new(origin, upstreams, calls.clone(), Arc::clone(&pool), clock)
+        let proxy = Proxy::new(origin, config, calls.clone(), Arc::clone(&pool), clock)
             .map_err(ServerError::Authorities)?;
         let api = Api {
             verifier: verifier.clone(),
@@ -252,8 +251,9 @@ impl Server {
         let ended = loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        tokio::spawn(serve(stream, Arc::clone(&front), graceful.watcher()));
+                    Ok((stream, from)) => {
+                        let front = Arc::clone(&front);
+                        tokio::spawn(serve(stream, from.ip(), front, graceful.watcher()));
                     }
                     Err(error) => {
                         // Out of file descriptors, most likely: others must close first.
@@ -365,12 +365,12 @@ fn recorder() -> PrometheusHandle {
         .clone()
 }
 
-async fn serve(stream: TcpStream, front: Arc<Front>, watcher: Watcher) {
+async fn serve(stream: TcpStream, from: IpAddr, front: Arc<Front>, watcher: Watcher) {
     // Chunks of a stream are small and must not wait for one another.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let front = Arc::clone(&front);
-        async move { Ok::<_, Infallible>(front.answer(request).await) }
+        async move { Ok::<_, Infallible>(front.answer(request, from).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -382,9 +382,9 @@ async fn serve(stream: TcpStream, front: Arc<Front>, watcher: Watcher) {
 }
 
 impl Front {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+    async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Response<Reply> {
         if self.proxy.serves(request.uri().path()) {
-            return self.proxy.forward(request).await;
+            return self.proxy.forward(request, from).await;
         }
         let answer = self
             .router
@@ -447,6 +447,7 @@ fn genesis(verifier: &VerifierKey, evm_key: Address) -> Submission {
         body,
         receipt_id: None,
         retrieval: None,
+        released: None,
         call: None,
     }
 }
@@ -510,6 +511,7 @@ fn unknown(call: Unfinished) -> Submission {
         body,
         receipt_id: Some(call.id),
         retrieval: None,
+        released: None,
         call: None,
     }
 }

@@ -1,11 +1,15 @@
 //! Numbers that nobody signed: every field of every answer is bent in turn,
 //! while the log itself is honest.
 
+use protocol::entry::Body;
+use protocol::hash::Hash;
+use protocol::index::Time;
+use protocol::record::Usage;
 use serde_json::{Map, Value, json};
 
 use super::{AFTER, BEFORE, Caught, Scene, Way};
 use crate::forge::api::{self, Request};
-use crate::forge::log::{Log, user};
+use crate::forge::log::{Log, call, first_entry, now, time_of, user};
 use crate::forge::server::{Answer, Site};
 use crate::sentinel::{Sees, Sentinel};
 
@@ -428,5 +432,112 @@ fn each_answer_is_judged_at_the_size_it_names() {
             Ok(())
         },
     );
+    scene.end();
+}
+
+#[test]
+fn numbers_are_judged_when_nothing_is_new_too() {
+    let mut scene = Scene::honest(BEFORE);
+    let returning = scene.returning();
+    let bends: [Caught<Site>; 4] = [
+        Caught("stats", STATS, |s| {
+            s.json_at("/api/stats", |v| v["users"] = 1_000.into())
+        }),
+        Caught("models", MODELS, |s| {
+            s.json_at("/api/models", |v| v["models"] = json!([]))
+        }),
+        Caught("leaderboard", LEADERBOARD, |s| {
+            s.json_at("/api/leaderboard", |v| v["rows"] = json!([]))
+        }),
+        Caught("chain", CHAIN, |s| {
+            s.json_at("/api/chain", |v| v["root"] = "00".repeat(32).into())
+        }),
+    ];
+    for Caught(name, expected, bend) in bends {
+        scene.serve(BEFORE, bend);
+        scene.sees(name, &returning.twin(), &expected);
+    }
+    scene.end();
+}
+
+#[test]
+fn windows_are_cut_at_midnight() {
+    let mut scene = Scene::honest(BEFORE);
+    let today = now() / 86_400;
+    // Two seconds before and after each midnight of the last 40 days.
+    let midnights = (today - 40..=today).flat_map(|day| [day * 86_400 - 1, day * 86_400]);
+    let times: Vec<Time> = midnights
+        .map(|secs| Time::from_secs(secs).expect("small"))
+        .collect();
+    scene.serve(1, |site| {
+        let first = first_entry(site.log.key(), times[0]);
+        let calls = (1..).zip(&times).map(|(i, time)| call(i).encode(*time));
+        site.log
+            .rewrite(|entries| *entries = [first].into_iter().chain(calls).collect());
+    });
+    scene.sees("fresh", &Sentinel::fresh(), &Sees::Verified);
+    // The gateway's clock may be ahead of ours by a day, not by a week.
+    for (name, days, expected) in [
+        ("a day ahead", 1, Sees::Verified),
+        ("a week ahead", 7, MODELS),
+    ] {
+        scene.serve(BEFORE, |site| {
+            let log = site.log.clone();
+            site.bend(move |request, _, answer| {
+                if request.path == "/api/models" && request.query.contains_key("days") {
+                    let ahead =
+                        api::answer_on(today + days, &log, log.size(), request).expect("an answer");
+                    *answer = Answer::json(&ahead);
+                }
+            });
+        });
+        scene.sees(name, &Sentinel::fresh(), &expected);
+    }
+    scene.end();
+}
+
+#[test]
+fn a_leaderboard_is_as_long_as_it_may_be() {
+    // More users than a leaderboard has rows, all alike: key ids decide.
+    let mut scene = Scene::honest(3);
+    let usage = |i: u64| match call(3) {
+        Body::Usage(usage) => Body::Usage(Usage {
+            key_id: Some(Hash::of(&i.to_be_bytes())),
+            ..usage
+        }),
+        log @ Body::Log(_) => log,
+    };
+    let log = {
+        let mut log = Log::honest(1);
+        (1..=1_005).for_each(|i| log.push(usage(i).encode(time_of(300 + i))));
+        log
+    };
+    scene.forge.serve(Site::new(log.clone()));
+    scene.sees("honest", &Sentinel::fresh(), &Sees::Verified);
+    let bends: [Way<Vec<Value>>; 3] = [
+        Way("two of the same total exchanged", |rows| {
+            rows.swap(500, 501)
+        }),
+        Way("the last one exchanged for one behind", |rows| {
+            drop(rows.remove(998))
+        }),
+        Way("one row short", |rows| drop(rows.pop())),
+    ];
+    for Way(name, bend) in bends {
+        let mut site = Site::new(log.clone());
+        site.bend(move |request, _, answer| {
+            if request.path == "/api/leaderboard" && request.query["source"] == "proxy" {
+                let mut value: Value = serde_json::from_slice(&answer.body).expect("JSON");
+                let rows = value["rows"].as_array_mut().expect("a list");
+                // Not so many within a window.
+                if rows.len() == 1_000 {
+                    bend(rows);
+                }
+                *answer = Answer::json(&value);
+            }
+        });
+        scene.forge.serve(site);
+        scene.sees(name, &Sentinel::fresh(), &LEADERBOARD);
+    }
     scene.end();
 }

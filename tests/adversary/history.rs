@@ -5,6 +5,7 @@ use protocol::hash::Hash;
 use protocol::note;
 
 use super::{AFTER, BEFORE, Case, Scene, play};
+use crate::forge::api::{self, Request};
 use crate::forge::log::{Log, call, first_entry, signer, time_of};
 use crate::forge::server::{Answer, Site};
 use crate::sentinel::{Sees, Sentinel};
@@ -330,32 +331,39 @@ fn a_signed_root_is_that_of_the_entries() {
 
 #[test]
 fn what_api_chain_signs_counts_too() {
-    // The fork hides where few look: another root for the same size, signed, below /api.
+    // The fork hides where few look: another signed history, below /api.
     let mut scene = Scene::honest(BEFORE);
     let returning = scene.returning();
-    scene.serve(AFTER, |site| {
-        let wrong = Hash::of(b"another history");
-        let note = site.log.checkpoint_of(AFTER, wrong);
-        site.at("/api/chain", move |answer| {
-            *answer = Answer::json(&serde_json::json!({
-                "origin": "log.example.org", "size": AFTER, "root": wrong.to_string(),
-                "root_base64": wrong.to_base64(), "checkpoint": note,
-            }));
+    for (size, claim) in [(AFTER, "fork"), (AFTER - 10, "history_rewritten")] {
+        scene.serve(AFTER, |site| {
+            let mut other = site.log.clone();
+            other.edit(122, |usage| usage.counts.output = Some(1));
+            let chain = api::answer(&other, size, &Request::new("/api/chain")).expect("an answer");
+            site.at("/api/chain", move |answer| *answer = Answer::json(&chain));
         });
-    });
-    for (name, sentinel) in [
-        ("fresh", Sentinel::fresh()),
-        ("returning", returning.twin()),
-    ] {
-        let pass = sentinel.pass(&scene.forge.url());
-        scene.note(
-            name,
-            if pass.exit == Some(1) {
+        for (who, sentinel) in [
+            ("fresh", Sentinel::fresh()),
+            ("returning", returning.twin()),
+        ] {
+            let pass = scene.forge_pass(&sentinel);
+            let vkey = scene.forge.site().log.key().to_string();
+            let found = |claim: &str, class: &str| {
+                pass.findings()
+                    .iter()
+                    .any(|f| f["claim"] == claim && f["class"] == class)
+            };
+            let both = found(claim, "proven") && found("aggregate_chain", "served");
+            let only = pass.findings().len() == 2 && pass.exit == Some(1);
+            let said = if both && only {
                 Ok(())
             } else {
                 Err(pass.to_string())
-            },
-        );
+            };
+            scene.note(
+                &format!("{claim}, {who}"),
+                said.and_then(|()| super::evidence::holds(&pass, &vkey)),
+            );
+        }
     }
     scene.end();
 }

@@ -14,6 +14,7 @@ mod history;
 mod receipts;
 mod tiles;
 mod transport;
+mod watch;
 
 use crate::forge::log::Log;
 use crate::forge::server::{Forge, Site};

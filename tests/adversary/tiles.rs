@@ -1,9 +1,11 @@
 //! Tiles and receipt signatures that disagree with the entries.
 
 use protocol::hash::Hash;
+use protocol::name::Address;
+use protocol::record::Link;
 
-use super::{AFTER, BEFORE, Case, Scene, play};
-use crate::forge::log::{Log, call, signer, time_of};
+use super::{AFTER, BEFORE, Case, Caught, Scene, play};
+use crate::forge::log::{Log, call, first_entry, signer, time_of};
 use crate::forge::server::{Answer, Site};
 use crate::sentinel::{Sees, Sentinel};
 
@@ -96,6 +98,96 @@ fn receipts_signatures_are_the_logs_own() {
         scene.sees(&format!("{name}, fresh"), &Sentinel::fresh(), &RECEIPT);
         scene.sees(&format!("{name}, returning"), &returning.twin(), &VERIFIED);
     }
+    scene.end();
+}
+
+#[test]
+fn the_first_of_many_are_shown_and_the_rest_counted() {
+    let mut scene = Scene::honest(BEFORE);
+    scene.serve(BEFORE, |site| site.log.signatures.fill([0; 64]));
+    let pass = scene.sees("all", &Sentinel::fresh(), &RECEIPT);
+    let shown = pass.findings();
+    let indexes: Vec<_> = shown.iter().map(|f| f["index"].as_u64()).collect();
+    assert_eq!(indexes, [Some(0), Some(1), Some(2), Some(3)], "{pass}");
+    assert_eq!(shown[0]["more"], BEFORE - 4, "{pass}");
+    assert!(shown[1..].iter().all(|f| f["more"].is_null()), "{pass}");
+    scene.end();
+}
+
+#[test]
+fn without_a_genuine_receipt_nothing_is_proven() {
+    let mut scene = Scene::honest(BEFORE);
+    let cases: [Caught<Log>; 5] = [
+        Caught(
+            "malformed",
+            Sees::Served(&["entry_malformed", "receipt_signature"]),
+            |log| {
+                log.respell(122, "\"source\"", "\"Source\"");
+                log.signatures[122] = [0; 64];
+            },
+        ),
+        Caught(
+            "time backwards, the later",
+            Sees::Served(&["receipt_signature", "time_backwards"]),
+            |log| {
+                log.rewrite(|e| e[122] = call(122).encode(time_of(120)));
+                log.signatures[122] = [0; 64];
+            },
+        ),
+        Caught(
+            "time backwards, the earlier",
+            Sees::Served(&["receipt_signature", "time_backwards"]),
+            |log| {
+                log.rewrite(|e| e[122] = call(122).encode(time_of(120)));
+                log.signatures[121] = [0; 64];
+            },
+        ),
+        Caught(
+            "entry 0",
+            Sees::Served(&["first_entry", "receipt_signature"]),
+            |log| {
+                let other = first_entry(signer("log.example.org", 9).verifier(), time_of(0));
+                log.rewrite(|e| e[0] = other);
+                log.signatures[0] = [0; 64];
+            },
+        ),
+        Caught(
+            "a bound wallet",
+            Sees::Served(&["receipt_signature", "unbound_wallet"]),
+            |log| {
+                log.edit(122, |usage| {
+                    usage.wallet = Some((Address::from_bytes([1; 20]), Link::Bound))
+                });
+                log.signatures[122] = [0; 64];
+            },
+        ),
+    ];
+    for Caught(name, expected, bend) in cases {
+        scene.serve(BEFORE, |site| bend(&mut site.log));
+        scene.sees(name, &Sentinel::fresh(), &expected);
+    }
+    scene.end();
+}
+
+#[test]
+fn what_was_verified_once_can_be_hidden_from_those_who_remember() {
+    // Old full tiles are not fetched again: whoever comes for the first time sees it.
+    let mut scene = Scene::honest(BEFORE);
+    let returning = scene.returning();
+    scene.serve(AFTER, |site| {
+        site.log.entries[122] = call(999).encode(time_of(122));
+        site.log.signatures[123] = [0; 64];
+    });
+    scene.sees("returning", &returning, &VERIFIED);
+    let pass = scene.forge_pass(&Sentinel::fresh());
+    scene.note(
+        "fresh",
+        if pass.exit == Some(1) {
+            Ok(())
+        } else {
+            Err(pass.to_string())
+        },
+    );
     scene.end();
 }
 

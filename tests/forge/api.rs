@@ -111,12 +111,19 @@ impl Request {
 
 /// The answer to `request` over the first `size` entries of `log`.
 pub(crate) fn answer(log: &Log, size: usize, request: &Request) -> Option<Value> {
+    answer_on(now() / 86_400, log, size, request)
+}
+
+/// The same, given on day `today`.
+pub(crate) fn answer_on(today: u64, log: &Log, size: usize, request: &Request) -> Option<Value> {
     let calls: Vec<&Call> = log.calls[..size].iter().flatten().collect();
     let source = request.query.get("source").map_or("proxy", String::as_str);
     let limit = request
         .number("limit")
         .map_or(50, |n| usize::try_from(n).expect("small"));
-    let window = request.number("days").map(|days| window(log, size, days));
+    let window = request
+        .number("days")
+        .map(|days| window(log, size, days, today));
     let (from, to) = (window.map(|w| date(w.0)), window.map(|w| date(w.1)));
     let within: Vec<&Call> = calls
         .iter()
@@ -280,14 +287,14 @@ fn board(calls: &[&Call], source: &str, limit: usize) -> Vec<Value> {
 }
 
 /// First and last day of a window of `days`.
-fn window(log: &Log, size: usize, days: u64) -> (u64, u64) {
+fn window(log: &Log, size: usize, days: u64, today: u64) -> (u64, u64) {
     let newest = log.calls[..size]
         .iter()
         .flatten()
         .map(|c| c.day)
         .max()
         .unwrap_or(0);
-    let to = newest.max(now() / 86_400);
+    let to = newest.max(today);
     (to + 1 - days, to)
 }
 

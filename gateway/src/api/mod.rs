@@ -12,12 +12,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
+use axum::http::Method;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::index::Time;
 use protocol::key::VerifierKey;
 use tokio::sync::watch;
 use tower_http::compression::CompressionLayer;
+use tower_http::cors::{Any, CorsLayer};
 use utoipa::OpenApi;
 
 use crate::log::calls::Calls;
@@ -104,6 +106,12 @@ pub fn router(api: Api) -> Router {
         .route("/openapi.json", get(operator::description))
         .with_state(Arc::new(api))
         .layer(CompressionLayer::new())
+        // The log is public: pages from anywhere may read it.
+        .layer(
+            CorsLayer::new()
+                .allow_origin(Any)
+                .allow_methods([Method::GET]),
+        )
 }
 
 impl Api {

@@ -11,9 +11,6 @@ use uuid::Uuid;
 
 use super::journal::{Journal, JournalError, Segment, Unfinished};
 
-/// Calls in flight and records not yet durable, at the most.
-const CAPACITY: usize = 20_000;
-
 /// How many calls without a record are remembered, newest first.
 const REMEMBERED: usize = 20_000;
 
@@ -32,7 +29,7 @@ pub enum Fate {
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// Too much is pending.
-    #[error("{CAPACITY} calls are in flight or not yet durable")]
+    #[error("too many calls are in flight or not yet durable")]
     Full,
     /// The journal can't be written, so a crash would lose the call.
     #[error(transparent)]
@@ -59,14 +56,15 @@ struct Ids {
 }
 
 impl Calls {
-    /// Begins a journal in `dir`.
+    /// Begins a journal in `dir`, for up to `capacity` calls in flight and
+    /// records not yet durable.
     ///
     /// # Errors
     /// The journal can't be created.
-    pub fn open(dir: &Path) -> Result<Self, JournalError> {
+    pub fn open(dir: &Path, capacity: usize) -> Result<Self, JournalError> {
         Ok(Self(Arc::new(Shared {
             journal: Journal::open(dir)?,
-            places: Arc::new(Semaphore::new(CAPACITY)),
+            places: Arc::new(Semaphore::new(capacity)),
             ids: Mutex::default(),
             closing: AtomicBool::new(false),
         })))

@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use protocol::entry::Body;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use super::calls::Call;
@@ -19,6 +19,8 @@ pub struct Submission {
     /// Set for a response that was retrieved: which retrieval it came with. It
     /// is dropped if the log has its response commitment from anything else.
     pub retrieval: Option<Uuid>,
+    /// Gets the receipt, a signed note, when it is released.
+    pub released: Option<oneshot::Sender<String>>,
     /// The call that it settles. Further records of one call have none.
     pub call: Option<Call>,
 }

@@ -141,6 +141,10 @@ impl Sequencer {
         self.committed.send_replace(sign(&self.signer, &self.chain));
         for (submission, staged) in batch.into_iter().zip(&staged.records) {
             announce(&submission, staged);
+            if let Some(released) = submission.released {
+                // Who asked may have left.
+                let _ = released.send(self.receipt(staged));
+            }
             if let Some(call) = submission.call {
                 call.recorded();
             }
@@ -258,6 +262,12 @@ impl Sequencer {
         }
         self.health.0.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn receipt(&self, staged: &Staged) -> String {
+        let verifier = self.signer.verifier();
+        let (origin, leaf_hash) = (verifier.origin().clone(), Hash::leaf(&staged.entry));
+        Receipt::new(origin, staged.index, leaf_hash).note(verifier, &staged.signature)
     }
 
     async fn wait_out(&self, error: &StoreError) {
@@ -473,6 +483,7 @@ mod tests {
             body,
             receipt_id: Some(id),
             retrieval,
+            released: None,
             call: None,
         }
     }

@@ -6,15 +6,19 @@ mod carried;
 mod credential;
 mod edit;
 mod hide;
+mod limits;
 mod route;
 mod skim;
 mod tee;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap,
@@ -27,34 +31,38 @@ use hyper::body::Incoming;
 use protocol::hash::{Hash, key_id};
 use protocol::key::Origin;
 use protocol::record::Source;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::config::{RESERVED, Upstream};
+use crate::config::{Config, RESERVED, Upstream};
 use crate::log::Unfinished;
 use crate::log::calls::{Call, Calls, Refused};
 use crate::log::pool::Pool;
 use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, Reply};
-use crate::usage::{AnswerHead, Kind, Meter, classify};
+use crate::usage::{AnswerHead, End, Kind, Meter, classify};
 use carried::{Carried, Read};
 use hide::Hide;
-use route::{Route, RouteError};
-use tee::Metering;
+use limits::Limits;
+use route::{LinkToken, Route, RouteError};
 pub use tee::Tee;
+use tee::{Metering, RELEASED_WITHIN, Trailing};
 use upstream::Client;
-
-/// How long a provider may take until its answer begins: longer than the
-/// official SDKs wait (10 minutes).
-const ANSWER_WITHIN: Duration = Duration::from_secs(15 * 60);
 
 /// Requests up to this many bytes are edited; longer ones pass as they are.
 const MAX_EDITED: usize = 16 << 20;
+
+/// Answers up to this many bytes are held until their receipt is released,
+/// where that was asked for.
+const MAX_INLINE: usize = 1 << 20;
 
 /// A refusal up to this many bytes is read to see whether it is of the edit.
 const MAX_REFUSAL: usize = 64 << 10;
 
 const RECEIPT_ID: HeaderName = HeaderName::from_static("x-tally-receipt-id");
+const RECEIPT: HeaderName = HeaderName::from_static("x-tally-receipt");
 const KEY_ID: HeaderName = HeaderName::from_static("x-tally-key-id");
+const LINK: HeaderName = HeaderName::from_static("x-tally-link");
 const EDITED: HeaderName = HeaderName::from_static("x-tally-edited");
 
 /// Headers that concern one connection only (RFC 9110 section 7.6.1).
@@ -77,6 +85,9 @@ pub struct Proxy {
     calls: Calls,
     pool: Arc<Pool>,
     clock: Clock,
+    limits: Limits,
+    answer_within: Duration,
+    idle_within: Duration,
 }
 
 impl Proxy {
@@ -86,15 +97,18 @@ impl Proxy {
     /// The system's certificate authorities can't be read.
     pub fn new(
         origin: Origin,
-        upstreams: BTreeMap<String, Upstream>,
+        config: &Config,
         calls: Calls,
         pool: Arc<Pool>,
         clock: Clock,
     ) -> std::io::Result<Self> {
-        let client = upstream::client()?;
+        let client = upstream::client(config.connect_within)?;
         Ok(Self {
             origin,
-            upstreams,
+            upstreams: config.upstreams.clone(),
+            limits: Limits::new(config.calls_per_key, config.calls_per_address),
+            answer_within: config.answer_within,
+            idle_within: config.idle_within,
             client,
             calls,
             pool,
@@ -111,19 +125,25 @@ impl Proxy {
     }
 
     /// Forwards a call and answers what the provider answers.
-    pub async fn forward(&self, request: Request<Incoming>) -> Response<Reply> {
-        match self.try_forward(request).await {
+    pub async fn forward(&self, request: Request<Incoming>, from: IpAddr) -> Response<Reply> {
+        match self.try_forward(request, from).await {
             Ok(response) => response,
             Err(error) => error.into_reply(),
         }
     }
 
-    async fn try_forward(&self, request: Request<Incoming>) -> Result<Response<Reply>, ApiError> {
+    async fn try_forward(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+    ) -> Result<Response<Reply>, ApiError> {
         let asked = request.uri().clone();
         let route = Route::parse(&self.upstreams, &asked).map_err(refused_route)?;
         let upstream = route.upstream;
         let kind = classify(upstream.dialect, request.method().as_str(), route.rest);
-        let draft = self.draft(&route, request.headers());
+        let draft = self.draft(&route, request.headers())?;
+        let admitted = self.limits.admit(draft.key_id, from);
+        admitted.map_err(ApiError::too_often)?;
         let call = match kind {
             Kind::None | Kind::Frames => None,
             _ => Some(
@@ -133,6 +153,10 @@ impl Proxy {
             ),
         };
         let (mut head, body) = request.into_parts();
+        let inline = head
+            .headers
+            .get(RECEIPT)
+            .is_some_and(|value| value == "inline");
         head.uri = upstream
             .base
             .join(route.rest)
@@ -148,7 +172,14 @@ impl Proxy {
             let request = Request::from_parts(head, body.into());
             (self.send(upstream, request).await?, false)
         };
-        Ok(self.meter(answer, upstream, kind, draft, call, edited))
+        let answered = Answered {
+            answer,
+            upstream,
+            kind,
+            edited,
+            inline,
+        };
+        self.meter(answered, draft, call).await
     }
 
     async fn send(
@@ -156,7 +187,7 @@ impl Proxy {
         upstream: &Upstream,
         request: Request<Carried>,
     ) -> Result<Response<Carried>, ApiError> {
-        match tokio::time::timeout(ANSWER_WITHIN, self.client.request(request)).await {
+        match tokio::time::timeout(self.answer_within, self.client.request(request)).await {
             Ok(Ok(answer)) => Ok(answer.map(Carried::from)),
             Ok(Err(error)) => Err(unreachable(upstream, &error)),
             Err(_) => Err(ApiError::upstream_timeout(upstream.name.as_str())),
@@ -210,40 +241,56 @@ impl Proxy {
     }
 
     /// What a record of this call will say, as far as the request tells.
-    fn draft(&self, route: &Route<'_>, headers: &HeaderMap) -> Unfinished {
+    fn draft(&self, route: &Route<'_>, headers: &HeaderMap) -> Result<Unfinished, ApiError> {
         let upstream = route.upstream;
         let provider = upstream.name.clone();
-        let query = route.rest.split_once('?').map(|(_, query)| query);
-        let credential = credential::of(upstream.dialect, headers, query);
-        Unfinished {
+        let link = headers
+            .get(LINK)
+            .map(|value| LinkToken::parse(value.as_bytes()));
+        let link = link
+            .map(|token| token.ok_or_else(ApiError::bad_link))
+            .transpose()?;
+        let key_id = match route.token.as_ref().or(link.as_ref()) {
+            Some(token) => Some(key_id(&self.origin, "link", token.as_bytes())),
+            None => {
+                let query = route.rest.split_once('?').map(|(_, query)| query);
+                let credential = credential::of(upstream.dialect, headers, query);
+                let credential = credential.filter(|_| upstream.checks_credentials);
+                credential.map(|c| key_id(&self.origin, provider.as_str(), c))
+            }
+        };
+        Ok(Unfinished {
             id: Uuid::now_v7(),
-            key_id: credential
-                .filter(|_| upstream.checks_credentials)
-                .map(|c| key_id(&self.origin, provider.as_str(), c)),
+            key_id,
             wallet: route.wallet,
             source: Source::Proxy,
             provider,
             time: (self.clock)(),
-        }
+        })
     }
 
-    fn meter(
+    async fn meter(
         &self,
-        answer: Response<Carried>,
-        upstream: &Upstream,
-        kind: Kind,
+        answered: Answered<'_>,
         draft: Unfinished,
         call: Option<Call>,
-        edited: bool,
-    ) -> Response<Reply> {
+    ) -> Result<Response<Reply>, ApiError> {
+        let Answered {
+            answer,
+            upstream,
+            kind,
+            edited,
+            inline,
+        } = answered;
         let (mut head, body) = answer.into_parts();
         strip_hop_by_hop(&mut head.headers);
         strip_ours(&mut head.headers);
         head.version = Version::HTTP_11;
         let status = head.status.as_u16();
         let Some(call) = call else {
-            tee::announce(upstream.name.as_str(), status);
-            return Response::from_parts(head, Reply::Proxied(Tee::passing(body)));
+            tee::announce(upstream.name.as_str(), status, &draft.id);
+            let tee = Tee::new(body, self.idle_within, None, None);
+            return Ok(Response::from_parts(head, Reply::Proxied(tee)));
         };
         let text = |name: HeaderName| head.headers.get(name).and_then(|v| v.to_str().ok());
         let meter = Meter::new(&AnswerHead {
@@ -256,7 +303,9 @@ impl Proxy {
         });
         let hides =
             edited && head.status.is_success() && !head.headers.contains_key(CONTENT_ENCODING);
-        if hides {
+        let content_type = text(CONTENT_TYPE).unwrap_or_default();
+        let streams = content_type.starts_with("text/event-stream");
+        if hides || inline && streams {
             head.headers.remove(CONTENT_LENGTH);
         }
         let ours = [
@@ -275,18 +324,59 @@ impl Proxy {
         let retrieval = matches!(kind, Kind::Retrieve | Kind::Batch).then_some(draft.id);
         let dialect = upstream.dialect;
         let pool = Arc::clone(&self.pool);
-        let metering = Metering {
+        let (released, receipt) = oneshot::channel();
+        let mut metering = Metering {
             meter: Some(meter),
             dialect,
             call: Some(call),
             draft,
             retrieval,
             status,
+            released: inline.then_some(released),
             pool,
         };
         let hide = hides.then(Hide::default);
-        Response::from_parts(head, Reply::Proxied(Tee::metering(body, metering, hide)))
+        let idle = self.idle_within;
+        if !inline {
+            let tee = Tee::new(body, idle, Some(metering), hide);
+            return Ok(Response::from_parts(head, Reply::Proxied(tee)));
+        }
+        if streams {
+            let tee = Tee::new(body, idle, Some(metering), hide);
+            let tee = tee.with_receipt(Trailing::new(receipt));
+            return Ok(Response::from_parts(head, Reply::Proxied(tee)));
+        }
+        match body.read(MAX_INLINE).await {
+            Ok(Read::Whole(whole)) => {
+                metering.feed(&whole);
+                metering.finish(End::Complete);
+                if let Ok(Ok(note)) = tokio::time::timeout(RELEASED_WITHIN, receipt).await {
+                    head.headers.insert(RECEIPT, header(STANDARD.encode(note)));
+                }
+                let tee = Tee::new(whole.into(), idle, None, None);
+                Ok(Response::from_parts(head, Reply::Proxied(tee)))
+            }
+            Ok(Read::Longer(body)) => {
+                let tee = Tee::new(body, idle, Some(metering), None);
+                Ok(Response::from_parts(head, Reply::Proxied(tee)))
+            }
+            Err(_) => {
+                metering.finish(End::ProviderBroke);
+                Err(ApiError::broke_off(upstream.name.as_str()))
+            }
+        }
     }
+}
+
+/// A provider's answer and what it answers to.
+struct Answered<'a> {
+    answer: Response<Carried>,
+    upstream: &'a Upstream,
+    kind: Kind,
+    /// The request was edited.
+    edited: bool,
+    /// The client wants its receipt within the answer.
+    inline: bool,
 }
 
 /// Whether a path is that of chat completions.
@@ -330,6 +420,7 @@ fn refused_route(error: RouteError) -> ApiError {
     match error {
         RouteError::Provider { name, known } => ApiError::unknown_provider(&name, &known),
         RouteError::Wallet(text) => ApiError::bad_wallet(&text),
+        RouteError::Token => ApiError::bad_link(),
     }
 }
 

@@ -1,7 +1,11 @@
-//! Routes: `/<provider>/<rest>` and `/<provider>/w/<wallet>/<rest>`.
+//! Routes: `/<provider>/<rest>`, with `w/<wallet>/` and `t/<link token>/`
+//! between the two.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Uri;
 use protocol::name::Address;
 
@@ -13,6 +17,8 @@ pub(super) struct Route<'a> {
     pub(super) upstream: &'a Upstream,
     /// The wallet that the path names.
     pub(super) wallet: Option<Address>,
+    /// The link token that the path holds.
+    pub(super) token: Option<LinkToken>,
     /// The provider's own path, without the slash before it, and the query.
     pub(super) rest: &'a str,
 }
@@ -22,6 +28,29 @@ pub(super) struct Route<'a> {
 pub(super) enum RouteError {
     Provider { name: String, known: String },
     Wallet(String),
+    Token,
+}
+
+/// 32 random bytes by which a user makes calls its own, whatever the
+/// credential. Neither shown nor kept.
+pub(super) struct LinkToken([u8; 32]);
+
+impl LinkToken {
+    /// Reads 43 characters of unpadded base64url (RFC 4648 section 5).
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        Some(Self(URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?))
+    }
+
+    /// The token's bytes, to be hashed.
+    pub(super) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for LinkToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkToken")
+    }
 }
 
 impl<'a> Route<'a> {
@@ -40,21 +69,27 @@ impl<'a> Route<'a> {
                 .collect::<Vec<_>>()
                 .join(", "),
         })?;
-        let Some(after) = rest.strip_prefix("w/") else {
-            return Ok(Self {
-                upstream,
-                wallet: None,
-                rest,
-            });
-        };
-        let (wallet, rest) = segment(after);
-        let wallet =
-            Address::from_any_case(wallet).ok_or_else(|| RouteError::Wallet(wallet.into()))?;
-        Ok(Self {
+        let mut route = Self {
             upstream,
-            wallet: Some(wallet),
+            wallet: None,
+            token: None,
             rest,
-        })
+        };
+        loop {
+            if let (None, Some(after)) = (route.wallet, route.rest.strip_prefix("w/")) {
+                let (wallet, rest) = segment(after);
+                let address = Address::from_any_case(wallet);
+                route.wallet = Some(address.ok_or_else(|| RouteError::Wallet(wallet.into()))?);
+                route.rest = rest;
+            } else if let (None, Some(after)) = (&route.token, route.rest.strip_prefix("t/")) {
+                let (token, rest) = segment(after);
+                let token = LinkToken::parse(token.as_bytes());
+                route.token = Some(token.ok_or(RouteError::Token)?);
+                route.rest = rest;
+            } else {
+                return Ok(route);
+            }
+        }
     }
 }
 
@@ -97,7 +132,24 @@ mod tests {
                 "{path}"
             );
         }
+        let token = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+        for path in [
+            format!("/openai/t/{token}/v1/x"),
+            format!("/openai/w/{wallet}/t/{token}/v1/x"),
+            format!("/openai/t/{token}/w/{wallet}/v1/x"),
+        ] {
+            let uri = path.parse().expect("a URI");
+            let route = Route::parse(&upstreams, &uri).expect("a route");
+            assert_eq!(route.rest, "v1/x", "{path}");
+            let token = route.token.expect("there");
+            assert_eq!((token.as_bytes()[0], token.as_bytes()[31]), (0, 31));
+            assert!(!format!("{token:?}").contains("31"));
+        }
+        let (short, loose) = (&token[1..], format!("{}9", &token[..42]));
         for bad in [
+            &format!("/openai/t/{short}/v1"),
+            &format!("/openai/t/{loose}/v1"),
+            "/openai/t/",
             "/nobody/v1",
             "/",
             "/openai/w/0x12/v1",

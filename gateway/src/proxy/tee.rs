@@ -6,13 +6,18 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use protocol::entry::Body as EntryBody;
 use protocol::hash::{receipt_commitment, response_commitment};
 use protocol::name::Name;
 use protocol::record::{Link, Usage};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until};
 use uuid::Uuid;
 
 use super::carried::Carried;
@@ -22,12 +27,80 @@ use crate::log::calls::Call;
 use crate::log::pool::{Pool, Submission};
 use crate::usage::{Dialect, End, Meter, Metered, base_model};
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// A provider's body on its way to the client.
 #[derive(Debug)]
 pub struct Tee {
     body: Carried,
     metering: Option<Box<Metering>>,
     hide: Option<Hide>,
+    silence: Silence,
+    /// A receipt that the stream ends with.
+    receipt: Option<Trailing>,
+    ended: bool,
+}
+
+/// A receipt that was asked for within the answer.
+#[derive(Debug)]
+pub(super) struct Trailing {
+    released: oneshot::Receiver<String>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Trailing {
+    /// A receipt that is waited for once the stream has ended.
+    pub(super) fn new(released: oneshot::Receiver<String>) -> Self {
+        let timer = Box::pin(sleep_until(Instant::now()));
+        Self { released, timer }
+    }
+
+    /// Waits from now on.
+    fn begin(&mut self) {
+        self.timer.as_mut().reset(Instant::now() + RELEASED_WITHIN);
+    }
+
+    /// The receipt in base64; nothing if there is none, or not in time.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<String>> {
+        if let Poll::Ready(released) = Pin::new(&mut self.released).poll(cx) {
+            return Poll::Ready(released.ok().map(|note| STANDARD.encode(note)));
+        }
+        self.timer.as_mut().poll(cx).map(|()| None)
+    }
+}
+
+/// How long an answer waits for a receipt that was asked for within it.
+pub(super) const RELEASED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Ends an answer whose provider says nothing for too long.
+#[derive(Debug)]
+struct Silence {
+    within: Duration,
+    last: Instant,
+    /// Set when it first matters: most answers come at once.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// The provider said nothing for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the provider was silent for {0:?}")]
+struct Silent(Duration);
+
+impl Silence {
+    /// Ready when the provider was silent for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Silent> {
+        loop {
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(sleep_until(self.last + self.within)));
+            ready!(timer.as_mut().poll(cx));
+            let end = self.last + self.within;
+            if end <= Instant::now() {
+                return Poll::Ready(Silent(self.within));
+            }
+            timer.as_mut().reset(end);
+        }
+    }
 }
 
 /// The meter of one call and where its records go.
@@ -41,25 +114,63 @@ pub(super) struct Metering {
     pub(super) draft: Unfinished,
     pub(super) retrieval: Option<Uuid>,
     pub(super) status: u16,
+    /// Gets the receipt of the first record.
+    pub(super) released: Option<oneshot::Sender<String>>,
     pub(super) pool: Arc<Pool>,
 }
 
 impl Tee {
-    /// A body that no record is made of.
-    pub(super) fn passing(body: Carried) -> Self {
+    /// A body that may be silent for `idle` at a time; that is metered, if a
+    /// record may come of it; of which an event may be hidden.
+    pub(super) fn new(
+        body: Carried,
+        idle: Duration,
+        metering: Option<Metering>,
+        hide: Option<Hide>,
+    ) -> Self {
+        let silence = Silence {
+            within: idle,
+            last: Instant::now(),
+            timer: None,
+        };
         Self {
             body,
-            metering: None,
-            hide: None,
+            metering: metering.map(Box::new),
+            hide,
+            silence,
+            receipt: None,
+            ended: false,
         }
     }
 
-    /// A body that is metered, and of which an event may be hidden.
-    pub(super) fn metering(body: Carried, metering: Metering, hide: Option<Hide>) -> Self {
-        Self {
-            body,
-            metering: Some(Box::new(metering)),
-            hide,
+    /// Ends the stream with a comment that holds the receipt.
+    #[must_use]
+    pub(super) fn with_receipt(mut self, receipt: Trailing) -> Self {
+        self.receipt = Some(receipt);
+        self
+    }
+
+    /// The frame after the stream's end, if there is one.
+    fn poll_receipt(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(receipt) = &mut self.receipt else {
+            return Poll::Ready(None);
+        };
+        let note = ready!(receipt.poll(cx));
+        self.receipt = None;
+        Poll::Ready(note.map(|note| {
+            let comment = format!(": x-tally-receipt {note}\n\n");
+            Ok(Frame::data(comment.into()))
+        }))
+    }
+
+    /// The stream has ended: what comes now is ours.
+    fn end(&mut self) {
+        self.ended = true;
+        if let Some(receipt) = &mut self.receipt {
+            receipt.begin();
         }
     }
 
@@ -72,14 +183,23 @@ impl Tee {
 
 impl Body for Tee {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         loop {
-            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            if self.ended {
+                return self.poll_receipt(cx);
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                let silent = ready!(self.silence.poll(cx));
+                self.finish(End::ProviderBroke);
+                return Poll::Ready(Some(Err(silent.into())));
+            };
+            self.silence.last = Instant::now();
+            let frame = frame.map(|frame| frame.map_err(BoxError::from));
             match &frame {
                 Some(Ok(frame)) => {
                     if let (Some(metering), Some(data)) = (&mut self.metering, frame.data_ref()) {
@@ -93,8 +213,14 @@ impl Body for Tee {
                 Some(Err(_)) => self.finish(End::ProviderBroke),
                 None => self.finish(End::Complete),
             }
+            if frame.is_none() {
+                self.end();
+            }
             let Some(hide) = &mut self.hide else {
-                return Poll::Ready(frame);
+                match frame {
+                    None => continue,
+                    some => return Poll::Ready(some),
+                }
             };
             let passing = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -105,9 +231,6 @@ impl Body for Tee {
                 None => {
                     let rest = hide.finish();
                     self.hide = None;
-                    if rest.is_empty() {
-                        return Poll::Ready(None);
-                    }
                     rest
                 }
             };
@@ -118,14 +241,14 @@ impl Body for Tee {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.hide.is_none() && self.body.is_end_stream()
+        self.hide.is_none() && self.receipt.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.hide {
-            None => self.body.size_hint(),
-            Some(_) => SizeHint::default(),
+        if self.hide.is_some() || self.receipt.is_some() {
+            return SizeHint::default();
         }
+        self.body.size_hint()
     }
 }
 
@@ -141,7 +264,7 @@ impl Drop for Tee {
 }
 
 impl Metering {
-    fn feed(&mut self, data: &[u8]) {
+    pub(super) fn feed(&mut self, data: &[u8]) {
         let Some(meter) = &mut self.meter else { return };
         meter.feed(data);
         let finished: Vec<_> = std::iter::from_fn(|| meter.take()).collect();
@@ -150,7 +273,7 @@ impl Metering {
         }
     }
 
-    fn finish(mut self: Box<Self>, end: End) {
+    pub(super) fn finish(mut self, end: End) {
         let Some(meter) = self.meter.take() else {
             return;
         };
@@ -158,7 +281,7 @@ impl Metering {
             self.submit(metered);
         }
         if self.call.is_some() {
-            announce(self.draft.provider.as_str(), self.status);
+            announce(self.draft.provider.as_str(), self.status, &self.draft.id);
         }
     }
 
@@ -189,6 +312,7 @@ impl Metering {
             body: EntryBody::Usage(usage),
             receipt_id: Some(id),
             retrieval: self.retrieval,
+            released: self.released.take(),
             call,
         });
     }
@@ -196,6 +320,6 @@ impl Metering {
 
 /// The line of a call that gave no record; one that did logs its line when it
 /// is durable, with its index.
-pub(super) fn announce(provider: &str, status: u16) {
-    tracing::info!(target: "gateway::call", provider, status, "no record");
+pub(super) fn announce(provider: &str, status: u16, id: &Uuid) {
+    tracing::info!(target: "gateway::call", provider, status, receipt = %id, "no record");
 }

@@ -28,11 +28,11 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) type Client = legacy::Client<Connector, Carried>;
 
 /// A client on the system's certificate authorities.
-pub(super) fn client() -> io::Result<Client> {
+pub(super) fn client(connect_within: Duration) -> io::Result<Client> {
     let mut http = HttpConnector::new();
     http.set_nodelay(true);
     http.enforce_http(false);
-    http.set_connect_timeout(Some(Duration::from_secs(10)));
+    http.set_connect_timeout(Some(connect_within));
     http.set_keepalive(Some(Duration::from_secs(60)));
     let connector = Connector {
         direct: https(http.clone())?,
