@@ -15,6 +15,22 @@ use serde_json::Value;
 
 use crate::binaries::program;
 
+/// The stand-in plays all of them.
+pub(crate) const PROVIDERS: [&str; 12] = [
+    "anthropic",
+    "cohere",
+    "deepseek",
+    "fireworks",
+    "gemini",
+    "groq",
+    "mistral",
+    "ollama",
+    "openai",
+    "openrouter",
+    "perplexity",
+    "together",
+];
+
 /// A client that shows bytes and redirects as they come.
 pub(crate) fn client() -> Client {
     // Another test may have installed it before.
@@ -183,7 +199,7 @@ pub(crate) fn command(data: &Path, provider: &str, address: &str) -> Command {
     let mut command = Command::new(program("gateway"));
     command.arg("--data-dir").arg(data);
     command.args(["--listen", address]);
-    for name in ["openai", "anthropic"] {
+    for name in PROVIDERS {
         command.args(["--upstream", &format!("{name}={provider}/{name}")]);
     }
     command.stdout(Stdio::null()).stderr(Stdio::piped());

@@ -11,6 +11,7 @@ mod gateway;
 mod openapi;
 mod provider;
 mod python;
+mod sdks;
 mod sentinel;
 mod service;
 mod vectors;

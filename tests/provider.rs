@@ -1,5 +1,5 @@
-//! A stand-in for providers: serves the sample answers in `providers/`, and
-//! misbehaves on request.
+//! A stand-in for providers: serves the sample answers in `providers/` and
+//! `sdk/samples/`, and misbehaves on request.
 //!
 //! The model that a request names decides: `chat.sse` is that file of the
 //! provider in the path, with the status, type and headers that its
@@ -76,13 +76,19 @@ impl Provider {
 
 /// What a sample's answer must count as.
 pub(crate) fn expected(provider: &str, file: &str) -> Value {
-    let text = std::fs::read_to_string(samples().join(provider).join("expected.json"));
-    let all: Value = serde_json::from_str(&text.expect("in the tree")).expect("JSON");
-    all[file].clone()
+    let within = |folder: PathBuf| {
+        let text = std::fs::read_to_string(folder.join(provider).join("expected.json")).ok()?;
+        let all: Value = serde_json::from_str(&text).expect("JSON");
+        all.get(file).cloned()
+    };
+    let found = samples().into_iter().find_map(within);
+    found.unwrap_or_else(|| panic!("{provider} has no sample {file}"))
 }
 
-fn samples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("providers")
+/// Where samples are: those that all projects share, and what SDKs need beside them.
+fn samples() -> [PathBuf; 2] {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    [tests.join("providers"), tests.join("sdk/samples")]
 }
 
 async fn answer(
@@ -93,13 +99,7 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let named = |segment: &&str| !matches!(*segment, "results" | "content");
-    let last = uri
-        .path()
-        .rsplit('/')
-        .find(named)
-        .unwrap_or_default()
-        .to_owned();
+    let last = named_in(uri.path()).to_owned();
     let provider = uri.path().split('/').nth(1).unwrap_or_default().to_owned();
     seen.lock().expect("no handler panics").push(Seen {
         method,
@@ -123,8 +123,17 @@ async fn answer(
     }
 }
 
+/// The model or the stored response that a path names: `chat.json` in
+/// `/v1/responses/chat.json` and in `/v1beta/models/chat.json:generateContent`.
+fn named_in(path: &str) -> &str {
+    let named = |segment: &&str| !matches!(*segment, "results" | "content");
+    let last = path.rsplit('/').find(named).unwrap_or_default();
+    last.rsplit_once(':').map_or(last, |(name, _)| name)
+}
+
 fn sample(provider: &str, file: &str) -> Response {
-    let Ok(bytes) = std::fs::read(samples().join(provider).join(file)) else {
+    let read = |folder: PathBuf| std::fs::read(folder.join(provider).join(file)).ok();
+    let Some(bytes) = samples().into_iter().find_map(read) else {
         return (StatusCode::NOT_FOUND, "no such sample").into_response();
     };
     let expected = expected(provider, file);

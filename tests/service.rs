@@ -261,3 +261,43 @@ async fn pages_from_anywhere_may_read_the_log_but_not_call() {
     let entry = zero["entry"].as_str().expect("a text");
     assert_eq!(&hash[..], Hash::leaf(entry.as_bytes()).as_bytes());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_clients_name_are_vetted() {
+    let call = |gateway: &Gateway, named: Option<&str>| {
+        let url = format!("{}/custom/v1/chat/completions", gateway.url());
+        let call = gateway.client().post(url).body(r#"{"model":"chat.json"}"#);
+        match named {
+            Some(named) => call.header("x-tally-upstream", named),
+            None => call,
+        }
+        .send()
+    };
+    let (provider, _data, closed) = started(&[]).await;
+    let answer = call(&closed, Some("https://api.example.com"))
+        .await
+        .expect("answers");
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    assert_eq!(
+        answer.json::<Value>().await.expect("JSON")["code"],
+        "custom_disabled"
+    );
+
+    let (_provider, _data, open) = started(&["--custom-port", "443"]).await;
+    for named in [
+        None,
+        Some(provider.url()),
+        Some("https://127.0.0.1"),
+        Some("https://localhost"),
+        Some("https://api.example.com:22"),
+    ] {
+        let answer = call(&open, named).await.expect("answers");
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{named:?}");
+        assert_eq!(
+            answer.json::<Value>().await.expect("JSON")["code"],
+            "bad_upstream"
+        );
+    }
+    assert!(provider.seen().is_empty());
+    assert_eq!(open.reaches(1).await, 1);
+}

@@ -84,6 +84,18 @@ struct Options {
     #[arg(long, env = "TALLY_STRICT_PASSTHROUGH")]
     strict_passthrough: bool,
 
+    /// Let clients name a host of their own: calls to /custom/<rest> with the
+    /// header x-tally-upstream: https://host go there. Only https, only public
+    /// addresses, only this port (443, say); may be repeated. Such records have
+    /// the source `custom`. Without this flag clients can name none.
+    #[arg(
+        long = "custom-port",
+        env = "TALLY_CUSTOM_PORT",
+        value_name = "PORT",
+        value_delimiter = ','
+    )]
+    custom_ports: Vec<u16>,
+
     #[command(flatten, next_help_heading = "Limits")]
     limits: GivenLimits,
 }
@@ -108,6 +120,7 @@ impl Options {
             upstreams,
             log_format,
             strict_passthrough,
+            custom_ports,
             limits,
         } = self;
         Given {
@@ -118,6 +131,7 @@ impl Options {
             upstreams,
             log_format,
             strict_passthrough,
+            custom_ports,
             limits,
         }
     }

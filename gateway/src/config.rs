@@ -1,6 +1,6 @@
 //! Configuration: flags, then environment, then the TOML file, then defaults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -10,12 +10,21 @@ use std::time::Duration;
 use http::Uri;
 use protocol::key::{Origin, OriginError};
 use protocol::name::Name;
+use protocol::record::Source;
 use serde::Deserialize;
 
 use crate::usage::Dialect;
 
 /// Path segments that are the gateway's own, so no upstream may be called so.
-pub const RESERVED: &[&str] = &["api", "checkpoint", "healthz", "metrics", "readyz", "tile"];
+pub const RESERVED: &[&str] = &[
+    "api",
+    "checkpoint",
+    "custom",
+    "healthz",
+    "metrics",
+    "readyz",
+    "tile",
+];
 
 /// Where providers are by default.
 const PROVIDERS: &[(&str, &str)] = &[
@@ -51,6 +60,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Ports of hosts that clients may name; none: they may name none.
+    pub custom_ports: BTreeSet<u16>,
     /// How long connecting to a provider may take.
     pub connect_within: Duration,
     /// How long a provider may take until its answer begins.
@@ -111,6 +122,8 @@ pub struct Upstream {
     /// Whether streamed chat completions are asked for their usage: the
     /// provider needs to be asked and takes it.
     pub asks_for_usage: bool,
+    /// How its records are observed.
+    pub source: Source,
 }
 
 /// The part of an upstream's URL that stands before the provider's own path.
@@ -147,6 +160,8 @@ pub struct Given {
     pub log_format: Option<LogFormat>,
     /// `--strict-passthrough`
     pub strict_passthrough: bool,
+    /// `--custom-port`
+    pub custom_ports: Vec<u16>,
     /// `--connect-timeout` and the like.
     pub limits: GivenLimits,
 }
@@ -200,6 +215,8 @@ struct File {
     origin: Option<String>,
     log_format: Option<LogFormat>,
     strict_passthrough: Option<bool>,
+    #[serde(default)]
+    custom_ports: Vec<u16>,
     #[serde(default)]
     limits: GivenLimits,
     #[serde(default)]
@@ -291,6 +308,11 @@ impl Config {
             origin: origin.map(|text| Origin::parse(&text)).transpose()?,
             upstreams,
             log_format: given.log_format.or(file.log_format).unwrap_or_default(),
+            custom_ports: if given.custom_ports.is_empty() {
+                file.custom_ports.into_iter().collect()
+            } else {
+                given.custom_ports.into_iter().collect()
+            },
             connect_within: seconds(flags.connect_timeout.or(limits.connect_timeout), 10),
             answer_within: seconds(flags.answer_timeout.or(limits.answer_timeout), 900),
             idle_within: seconds(flags.idle_timeout.or(limits.idle_timeout), 600),
@@ -326,6 +348,7 @@ impl Upstream {
             dialect: traits.format.unwrap_or(Dialect::of(name)),
             checks_credentials: traits.checks_credentials.unwrap_or(name != "ollama"),
             asks_for_usage: traits.asks_for_usage.unwrap_or(ASKED.contains(&name)),
+            source: Source::Proxy,
         })
     }
 
@@ -368,6 +391,11 @@ impl Base {
             return Err(wrong("the URL may not have a query"));
         }
         Ok(Self { uri })
+    }
+
+    /// A URL that was vetted.
+    pub(crate) fn of(uri: Uri) -> Self {
+        Self { uri }
     }
 
     /// A server on this machine.

@@ -17,7 +17,9 @@ import together
 from google import genai
 from mistralai.client import Mistral
 
-HELLO = [{"role": "user", "content": "hello"}]
+# Stands in every prompt, and in nothing that the gateway writes.
+PROMPT = "planted-prompt-8472"
+HELLO = [{"role": "user", "content": PROMPT}]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 FUNCTION = {"name": "get_weather", "description": "The weather in a city", "parameters": SCHEMA}
 TOOLS = [{"type": "function", "function": FUNCTION}]
@@ -52,16 +54,16 @@ def openai_calls(base, sync):
         *each(("chat.sse", "chat_tools.sse"), chat.stream, messages=HELLO,
               stream_options={"include_usage": True}),
         *each(("responses.json", "responses_background_queued.json", "error_401.json"),
-              respond.create, input="hello"),
-        *each(("responses.sse", "responses_failed.sse"), respond.create, input="hello", stream=True),
-        *each(("responses.sse",), respond.stream, input="hello"),
-        *each(("responses_tools.json",), respond.create, input="hello",
+              respond.create, input=PROMPT),
+        *each(("responses.sse", "responses_failed.sse"), respond.create, input=PROMPT, stream=True),
+        *each(("responses_tools.sse",), respond.stream, input=PROMPT),
+        *each(("responses_tools.json",), respond.create, input=PROMPT,
               tools=[{"type": "function", "strict": False, **FUNCTION}]),
-        *each(("responses_tools.sse",), respond.create, input="hello", stream=True,
+        *each(("responses_tools.sse",), respond.create, input=PROMPT, stream=True,
               tools=[{"type": "function", "strict": False, **FUNCTION}]),
-        *each(("embeddings.json",), client.embeddings.create, input="hello", encoding_format="float"),
-        *each(("completions.json",), client.completions.create, prompt="hello"),
-        *each(("image.json",), client.images.generate, prompt="hello"),
+        *each(("embeddings.json",), client.embeddings.create, input=PROMPT, encoding_format="float"),
+        *each(("completions.json",), client.completions.create, prompt=PROMPT),
+        *each(("image.json",), client.images.generate, prompt=PROMPT),
         *compatible_calls(base, sync, asked),
     ]
 
@@ -110,25 +112,28 @@ def anthropic_calls(base, sync):
 
 def gemini_calls(base, sync):
     client = genai.Client(api_key=key("gemini"), http_options={"base_url": f"{base}/gemini"})
-    client = client if sync else client.aio
-    models, interact = client.models, client.interactions.create
+    models = client.models if sync else client.aio.models
+    interact = client.interactions.create if sync else client.aio.interactions.create
     tools = {"tools": [{"function_declarations": [FUNCTION]}]}
 
     def each(files, function, **arguments):
         return [("gemini", f, partial(function, model=f, **arguments)) for f in files]
 
-    return [
+    # Yielded one by one: the client closes its connections once nobody holds it.
+    yield from [
         *each(("generateContent.json", "generateContent_blocked.json",
                "generateContent_vertex_inclusive.json", "error_400.json", "error_429.json",
-               UNAVAILABLE), models.generate_content, contents="hello"),
+               UNAVAILABLE), models.generate_content, contents=PROMPT),
         *each(("streamGenerateContent.sse", "error_429.json"),
-              models.generate_content_stream, contents="hello"),
-        *each(("generateContent_tools.json",), models.generate_content, contents="hello", config=tools),
+              models.generate_content_stream, contents=PROMPT),
+        *each(("generateContent_tools.json",), models.generate_content, contents=PROMPT, config=tools),
         *each(("streamGenerateContent_tools.sse",),
-              models.generate_content_stream, contents="hello", config=tools),
-        *each(("batchEmbedContents.json",), models.embed_content, contents="hello"),
-        *each(("countTokens.json",), models.count_tokens, contents="hello"),
-        *each(("interactions.json",), interact, input="hello"),
+              models.generate_content_stream, contents=PROMPT, config=tools),
+        *each(("batchEmbedContents.json",), models.embed_content, contents=PROMPT),
+        *each(("countTokens.json",), models.count_tokens, contents=PROMPT),
+        *each(("interactions.json", "error_400.json"), interact, input=PROMPT),
+        *each(("interactions_tools.json",), interact, input=PROMPT,
+              tools=[{"type": "function", **FUNCTION}]),
     ]
 
 
@@ -150,8 +155,8 @@ def mistral_calls(base, sync):
         *each(("chat.sse", "error_422.json"), stream, messages=HELLO),
         *each(("chat_tools.json",), complete, messages=HELLO, tools=TOOLS),
         *each(("chat_tools.sse",), stream, messages=HELLO, tools=TOOLS),
-        *each(("embeddings.json",), of(client.embeddings, "create"), inputs=["hello"]),
-        *each(("ocr.json",), of(client.ocr, "process"),
+        *each(("embeddings.json",), of(client.embeddings, "create"), inputs=[PROMPT]),
+        *each(("ocr_page.json",), of(client.ocr, "process"),
               document={"type": "document_url", "document_url": "https://example.com/a.pdf"}),
     ]
 
@@ -170,11 +175,11 @@ def cohere_calls(base, sync):
         *each(("v2_chat.sse", "error_429.json"), client.chat_stream, messages=HELLO),
         *each(("v2_chat_tools.json",), client.chat, messages=HELLO, tools=TOOLS),
         *each(("v2_chat_tools.sse",), client.chat_stream, messages=HELLO, tools=TOOLS),
-        *each(("embed.json",), client.embed, texts=["hello"], input_type="search_query",
+        *each(("embed.json",), client.embed, texts=[PROMPT], input_type="search_query",
               embedding_types=["float"]),
-        *each(("rerank.json",), client.rerank, query="hello", documents=["a", "b", "c", "d"]),
-        *each(("v1_chat.json",), older.chat, message="hello"),
-        *each(("v1_chat.ndjson",), older.chat_stream, message="hello"),
+        *each(("rerank.json",), client.rerank, query=PROMPT, documents=["a", "b", "c", "d"]),
+        *each(("v1_chat.json",), older.chat, message=PROMPT),
+        *each(("v1_chat.ndjson",), older.chat_stream, message=PROMPT),
     ]
 
 
@@ -208,7 +213,7 @@ def together_calls(base, sync):
         *each(("chat.sse", "error_401.json"), create, messages=HELLO, stream=True),
         *each(("chat_tools.json",), create, messages=HELLO, tools=TOOLS),
         *each(("chat_tools.sse",), create, messages=HELLO, tools=TOOLS, stream=True),
-        *each(("embeddings.json",), client.embeddings.create, input="hello"),
+        *each(("embeddings.json",), client.embeddings.create, input=PROMPT),
     ]
 
 
@@ -226,9 +231,9 @@ def ollama_calls(base, sync):
               client.chat, messages=HELLO, stream=True),
         *each(("chat_tools.json",), client.chat, messages=HELLO, tools=TOOLS),
         *each(("chat_tools.ndjson",), client.chat, messages=HELLO, tools=TOOLS, stream=True),
-        *each(("generate.json",), client.generate, prompt="hello"),
-        *each(("generate.ndjson",), client.generate, prompt="hello", stream=True),
-        *each(("embed.json",), client.embed, input="hello"),
+        *each(("generate.json",), client.generate, prompt=PROMPT),
+        *each(("generate.ndjson",), client.generate, prompt=PROMPT, stream=True),
+        *each(("embed.json",), client.embed, input=PROMPT),
     ]
 
 

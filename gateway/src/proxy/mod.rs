@@ -4,6 +4,7 @@
 
 mod carried;
 mod credential;
+mod custom;
 mod edit;
 mod hide;
 mod limits;
@@ -12,7 +13,7 @@ mod skim;
 mod tee;
 mod upstream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, Reply};
 use crate::usage::{AnswerHead, End, Kind, Meter, classify};
 use carried::{Carried, Read};
+use custom::Refusal;
 use hide::Hide;
 use limits::Limits;
 use route::{LinkToken, Route, RouteError};
@@ -62,6 +64,7 @@ const MAX_REFUSAL: usize = 64 << 10;
 const RECEIPT_ID: HeaderName = HeaderName::from_static("x-tally-receipt-id");
 const RECEIPT: HeaderName = HeaderName::from_static("x-tally-receipt");
 const KEY_ID: HeaderName = HeaderName::from_static("x-tally-key-id");
+const UPSTREAM: HeaderName = HeaderName::from_static("x-tally-upstream");
 const LINK: HeaderName = HeaderName::from_static("x-tally-link");
 const EDITED: HeaderName = HeaderName::from_static("x-tally-edited");
 
@@ -82,6 +85,8 @@ pub struct Proxy {
     origin: Origin,
     upstreams: BTreeMap<String, Upstream>,
     client: Client,
+    custom_client: custom::Client,
+    custom_ports: BTreeSet<u16>,
     calls: Calls,
     pool: Arc<Pool>,
     clock: Clock,
@@ -110,6 +115,8 @@ impl Proxy {
             answer_within: config.answer_within,
             idle_within: config.idle_within,
             client,
+            custom_client: custom::client(config.connect_within)?,
+            custom_ports: config.custom_ports.clone(),
             calls,
             pool,
             clock,
@@ -121,7 +128,8 @@ impl Proxy {
         let mut segments = path.trim_start_matches('/').splitn(2, '/');
         let name = segments.next().unwrap_or_default();
         let deeper = segments.next().is_some();
-        self.upstreams.contains_key(name) || deeper && !RESERVED.contains(&name)
+        let ours = RESERVED.contains(&name) && name != route::CUSTOM;
+        self.upstreams.contains_key(name) || deeper && !ours
     }
 
     /// Forwards a call and answers what the provider answers.
@@ -138,7 +146,9 @@ impl Proxy {
         from: IpAddr,
     ) -> Result<Response<Reply>, ApiError> {
         let asked = request.uri().clone();
-        let route = Route::parse(&self.upstreams, &asked).map_err(refused_route)?;
+        let custom = self.custom(asked.path(), request.headers())?;
+        let route = Route::parse(&self.upstreams, custom.as_ref(), &asked);
+        let route = route.map_err(refused_route)?;
         let upstream = route.upstream;
         let kind = classify(upstream.dialect, request.method().as_str(), route.rest);
         let draft = self.draft(&route, request.headers())?;
@@ -182,12 +192,29 @@ impl Proxy {
         self.meter(answered, draft, call).await
     }
 
+    /// The upstream that the client names, if the path says that it does.
+    fn custom(&self, path: &str, headers: &HeaderMap) -> Result<Option<Upstream>, ApiError> {
+        if !path.starts_with("/custom/") {
+            return Ok(None);
+        }
+        if self.custom_ports.is_empty() {
+            return Err(ApiError::custom_disabled());
+        }
+        let named = headers.get(UPSTREAM).and_then(|value| value.to_str().ok());
+        let upstream = custom::upstream(named.unwrap_or_default(), &self.custom_ports);
+        upstream.map(Some).map_err(ApiError::bad_upstream)
+    }
+
     async fn send(
         &self,
         upstream: &Upstream,
         request: Request<Carried>,
     ) -> Result<Response<Carried>, ApiError> {
-        match tokio::time::timeout(self.answer_within, self.client.request(request)).await {
+        let answer = match upstream.source {
+            Source::Proxy => self.client.request(request),
+            Source::Custom => self.custom_client.request(request),
+        };
+        match tokio::time::timeout(self.answer_within, answer).await {
             Ok(Ok(answer)) => Ok(answer.map(Carried::from)),
             Ok(Err(error)) => Err(unreachable(upstream, &error)),
             Err(_) => Err(ApiError::upstream_timeout(upstream.name.as_str())),
@@ -263,7 +290,7 @@ impl Proxy {
             id: Uuid::now_v7(),
             key_id,
             wallet: route.wallet,
-            source: Source::Proxy,
+            source: upstream.source,
             provider,
             time: (self.clock)(),
         })
@@ -421,6 +448,25 @@ fn refused_route(error: RouteError) -> ApiError {
         RouteError::Provider { name, known } => ApiError::unknown_provider(&name, &known),
         RouteError::Wallet(text) => ApiError::bad_wallet(&text),
         RouteError::Token => ApiError::bad_link(),
+    }
+}
+
+impl ApiError {
+    fn custom_disabled() -> Self {
+        let message =
+            "clients can't name hosts of their own here; the operator allows it with --custom-port";
+        Self::new(StatusCode::FORBIDDEN, "custom_disabled", message)
+    }
+
+    fn bad_upstream(refusal: Refusal) -> Self {
+        let message = match refusal {
+            Refusal::Url => {
+                "x-tally-upstream is a URL like https://api.example.com, without user and query"
+            }
+            Refusal::Host => "the host is no name under a public suffix",
+            Refusal::Port => "the port is not one that the operator allows",
+        };
+        Self::new(StatusCode::BAD_REQUEST, "bad_upstream", message)
     }
 }
 

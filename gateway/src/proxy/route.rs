@@ -11,6 +11,9 @@ use protocol::name::Address;
 
 use crate::config::Upstream;
 
+/// What stands for the host that the client names.
+pub(super) const CUSTOM: &str = "custom";
+
 /// Where a call goes.
 #[derive(Debug)]
 pub(super) struct Route<'a> {
@@ -54,21 +57,27 @@ impl fmt::Debug for LinkToken {
 }
 
 impl<'a> Route<'a> {
-    /// Reads a path; the rest is left as it came, byte for byte.
+    /// Reads a path; the rest is left as it came, byte for byte. `custom` is
+    /// the upstream that the client names.
     pub(super) fn parse(
         upstreams: &'a BTreeMap<String, Upstream>,
+        custom: Option<&'a Upstream>,
         uri: &'a Uri,
     ) -> Result<Self, RouteError> {
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
         let (name, rest) = segment(path.strip_prefix('/').unwrap_or(path));
-        let upstream = upstreams.get(name).ok_or_else(|| RouteError::Provider {
-            name: name.into(),
-            known: upstreams
-                .keys()
-                .map(String::as_str)
-                .collect::<Vec<_>>()
-                .join(", "),
-        })?;
+        let custom = custom.filter(|_| name == CUSTOM);
+        let upstream = upstreams
+            .get(name)
+            .or(custom)
+            .ok_or_else(|| RouteError::Provider {
+                name: name.into(),
+                known: upstreams
+                    .keys()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })?;
         let mut route = Self {
             upstream,
             wallet: None,
@@ -125,7 +134,7 @@ mod tests {
             (&format!("/openai/w/{wallet}/v1/x?q"), "v1/x?q", true),
         ] {
             let uri = path.parse().expect("a URI");
-            let route = Route::parse(&upstreams, &uri).expect("a route");
+            let route = Route::parse(&upstreams, None, &uri).expect("a route");
             assert_eq!(
                 (route.rest, route.wallet.is_some()),
                 (rest, named),
@@ -139,7 +148,7 @@ mod tests {
             format!("/openai/t/{token}/w/{wallet}/v1/x"),
         ] {
             let uri = path.parse().expect("a URI");
-            let route = Route::parse(&upstreams, &uri).expect("a route");
+            let route = Route::parse(&upstreams, None, &uri).expect("a route");
             assert_eq!(route.rest, "v1/x", "{path}");
             let token = route.token.expect("there");
             assert_eq!((token.as_bytes()[0], token.as_bytes()[31]), (0, 31));
@@ -157,7 +166,7 @@ mod tests {
             "/OpenAI/v1",
         ] {
             let uri = bad.parse().expect("a URI");
-            assert!(Route::parse(&upstreams, &uri).is_err(), "{bad}");
+            assert!(Route::parse(&upstreams, None, &uri).is_err(), "{bad}");
         }
     }
 }

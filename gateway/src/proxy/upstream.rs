@@ -29,30 +29,40 @@ pub(super) type Client = legacy::Client<Connector, Carried>;
 
 /// A client on the system's certificate authorities.
 pub(super) fn client(connect_within: Duration) -> io::Result<Client> {
-    let mut http = HttpConnector::new();
-    http.set_nodelay(true);
-    http.enforce_http(false);
-    http.set_connect_timeout(Some(connect_within));
-    http.set_keepalive(Some(Duration::from_secs(60)));
+    let http = tune(HttpConnector::new(), connect_within);
     let connector = Connector {
         direct: https(http.clone())?,
         http,
         proxies: Arc::new(Matcher::from_env()),
     };
-    Ok(legacy::Client::builder(TokioExecutor::new())
+    Ok(builder().build(connector))
+}
+
+/// What all our clients have in common.
+pub(super) fn builder() -> legacy::Builder {
+    let mut builder = legacy::Client::builder(TokioExecutor::new());
+    builder
         .pool_timer(TokioTimer::new())
         // Below the idle limits of providers, so that no call meets a closing connection.
         .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(1024)
-        .build(connector))
+        .pool_max_idle_per_host(1024);
+    builder
 }
 
-fn https<C>(connector: C) -> io::Result<HttpsConnector<C>> {
+/// Sets a connector's socket options.
+pub(super) fn tune<R>(mut http: HttpConnector<R>, connect_within: Duration) -> HttpConnector<R> {
+    http.set_nodelay(true);
+    http.enforce_http(false);
+    http.set_connect_timeout(Some(connect_within));
+    http.set_keepalive(Some(Duration::from_secs(60)));
+    http
+}
+
+/// TLS over a connector, trusting the system's authorities.
+pub(super) fn https<C>(connector: C) -> io::Result<HttpsConnector<C>> {
     let builder = HttpsConnectorBuilder::new().with_native_roots()?;
-    Ok(builder
-        .https_or_http()
-        .enable_all_versions()
-        .wrap_connector(connector))
+    let builder = builder.https_or_http().enable_all_versions();
+    Ok(builder.wrap_connector(connector))
 }
 
 /// Connects directly, or through the proxy that the environment names.
