@@ -16,8 +16,9 @@ use serde_json::Value;
 use crate::binaries::program;
 
 /// The stand-in plays all of them.
-pub(crate) const PROVIDERS: [&str; 12] = [
+pub(crate) const PROVIDERS: [&str; 13] = [
     "anthropic",
+    "azure",
     "cohere",
     "deepseek",
     "fireworks",
@@ -161,6 +162,12 @@ impl Gateway {
                 None => return entries,
             }
         }
+    }
+
+    /// Waits for it to end by itself; what it wrote to stderr.
+    pub(crate) fn ends(mut self) -> String {
+        self.child.wait().expect("it is our child");
+        self.finish()
     }
 
     /// kill -9.

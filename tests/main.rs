@@ -8,6 +8,7 @@ mod crash;
 mod flow;
 mod forge;
 mod gateway;
+mod hardening;
 mod openapi;
 mod provider;
 mod python;

@@ -85,7 +85,7 @@ pub(crate) fn expected(provider: &str, file: &str) -> Value {
     found.unwrap_or_else(|| panic!("{provider} has no sample {file}"))
 }
 
-/// Where samples are: those that all projects share, and what SDKs need beside them.
+/// Where samples are: those of every shape, and what SDKs need beside them.
 fn samples() -> [PathBuf; 2] {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     [tests.join("providers"), tests.join("sdk/samples")]
@@ -184,6 +184,11 @@ async fn fault(name: &str, detail: &str) -> Response {
         "break" => {
             let gap = Duration::from_millis(1);
             ([(CONTENT_TYPE, SSE)], paced(3, gap, End::Broken)).into_response()
+        }
+        // Announces more than it ever sends.
+        "stall" => {
+            let body = paced(1, Duration::from_secs(3_600), End::Silent);
+            ([(CONTENT_TYPE, "application/json")], body).into_response()
         }
         "garbage" => ([(CONTENT_TYPE, "application/json")], vec![0x93; 5_000]).into_response(),
         // Says that it compresses, and does not.

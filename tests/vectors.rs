@@ -218,11 +218,12 @@ async fn requests_identify_whom_the_vectors_say() {
     )
     .await;
     for case in cases {
-        let mut request = gateway.client().post(format!(
-            "{}/{}/v1/chat/completions",
-            gateway.url(),
-            word(case, "provider")
-        ));
+        let [provider, path, query] = ["provider", "path", "query"].map(|name| word(case, name));
+        let url = format!(
+            "{}/{provider}/{path}v1/chat/completions?{query}",
+            gateway.url()
+        );
+        let mut request = gateway.client().post(url);
         for header in case["headers"].as_array().expect("a list") {
             request = request.header(
                 header[0].as_str().expect("a name"),

@@ -263,14 +263,25 @@ impl Config {
         let origin = given.origin.or(file.origin);
         let mut upstreams = BTreeMap::new();
         let strict = given.strict_passthrough || file.strict_passthrough.unwrap_or(false);
-        let mut add = |name: &str, base, traits: Traits| {
+        let add = |upstreams: &mut BTreeMap<_, _>, name: &str, base, traits| {
             let mut upstream = Upstream::new(name, base, traits)?;
             upstream.asks_for_usage &= !strict;
             upstreams.insert(name.to_owned(), upstream);
             Ok::<_, ConfigError>(())
         };
+        let usual: SocketAddr = (Ipv4Addr::LOCALHOST, 8787).into();
+        let listen = given.listen.or(file.listen).unwrap_or(usual);
         for (name, url) in PROVIDERS {
-            add(name, Base::parse(name, url)?, Traits::default())?;
+            // A server of this machine is not the world's to use.
+            if *name == "ollama" && !listen.ip().is_loopback() {
+                continue;
+            }
+            add(
+                &mut upstreams,
+                name,
+                Base::parse(name, url)?,
+                Traits::default(),
+            )?;
         }
         for (name, upstream) in file.upstreams {
             let (url, traits) = match upstream {
@@ -289,18 +300,19 @@ impl Config {
                     (url, traits)
                 }
             };
-            add(&name, Base::parse(&name, &url)?, traits)?;
+            add(&mut upstreams, &name, Base::parse(&name, &url)?, traits)?;
         }
         for NamedUrl { name, base } in given.upstreams {
-            add(&name, base, Traits::default())?;
+            match upstreams.get_mut(&name) {
+                // What the file says of it besides its URL stays.
+                Some(upstream) => upstream.base = base,
+                None => add(&mut upstreams, &name, base, Traits::default())?,
+            }
         }
         let (flags, limits) = (given.limits, file.limits);
         let seconds = |given: Option<u64>, usual| Duration::from_secs(given.unwrap_or(usual));
         Ok(Self {
-            listen: given
-                .listen
-                .or(file.listen)
-                .unwrap_or((Ipv4Addr::LOCALHOST, 8787).into()),
+            listen,
             data_dir: given
                 .data_dir
                 .or(file.data_dir)

@@ -60,6 +60,19 @@ pub enum DataDirError {
         /// The missing file.
         file: &'static str,
     },
+    /// Keys without their database.
+    #[error(
+        "the data directory {} held a log, and its database is gone; restore the newest copy of \
+         tally.db, for a second log under the same key would be a fork. To give this log up, \
+         remove the whole folder. (That a log was begun is noted in {})",
+        dir.display(), begun.display()
+    )]
+    Gone {
+        /// The folder.
+        dir: PathBuf,
+        /// The note.
+        begun: PathBuf,
+    },
     /// The operating system gives no randomness.
     #[error("no randomness for a new key: {0}")]
     Random(getrandom::Error),
@@ -71,6 +84,7 @@ const LOG_KEY: &str = "log.key";
 const EVM_KEY: &str = "evm.key";
 const DATABASE: &str = "tally.db";
 const JOURNAL: &str = "journal";
+const BEGUN: &str = "log.begun";
 
 impl DataDir {
     /// Creates the folder if need be and takes it for this process.
@@ -160,21 +174,60 @@ impl DataDir {
         // Any 32 bytes are an Ed25519 seed; all but about one in 2^128 are a secp256k1 key.
         getrandom::fill(&mut secret).map_err(DataDirError::Random)?;
         let path = self.path.join(file);
+        // Whole or not at all: a key that was cut would lock the log out.
+        let draft = self.path.join(format!("{file}.new"));
         let mut options = OpenOptions::new();
         let written = options
             .write(true)
-            .create_new(true)
+            .create(true)
+            .truncate(true)
             .mode(0o600)
-            .open(&path)
+            .open(&draft)
             .and_then(|mut f| {
                 // The umask may only take away; this is what the mode is held to be.
                 f.set_permissions(Permissions::from_mode(0o600))?;
                 f.write_all(format!("{}\n", Hash::from_bytes(secret)).as_bytes())?;
                 f.sync_all()
             })
+            .and_then(|()| fs::rename(&draft, &path))
             .and_then(|()| File::open(&self.path)?.sync_all());
         written.map_err(io_error(&path, "written"))?;
         Ok(secret)
+    }
+
+    /// Requires that no log was begun here: its database is gone, and another
+    /// one under the same key would contradict what the first one signed.
+    ///
+    /// # Errors
+    /// [`DataDirError::Gone`].
+    pub fn never_begun(&self) -> Result<(), DataDirError> {
+        let begun = self.path.join(BEGUN);
+        if begun.exists() {
+            return Err(DataDirError::Gone {
+                dir: self.path.clone(),
+                begun,
+            });
+        }
+        Ok(())
+    }
+
+    /// Notes, durably, that a log stands here. Called before anything that it
+    /// signed leaves the process.
+    ///
+    /// # Errors
+    /// Not writable.
+    pub fn note_begun(&self, origin: &Origin) -> Result<(), DataDirError> {
+        let path = self.path.join(BEGUN);
+        if path.exists() {
+            return Ok(());
+        }
+        let written = File::create(&path)
+            .and_then(|mut file| {
+                file.write_all(format!("{origin}\n").as_bytes())?;
+                file.sync_all()
+            })
+            .and_then(|()| File::open(&self.path)?.sync_all());
+        written.map_err(io_error(&path, "written"))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,9 +22,9 @@ use protocol::key::{Origin, Signer, VerifierKey};
 use protocol::name::Address;
 use protocol::record::{Counts, Link, Outcome, Usage};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
 use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 
@@ -82,6 +82,17 @@ pub enum ServerError {
     /// The certificate authorities.
     #[error("the system's certificate authorities can't be read")]
     Authorities(#[source] io::Error),
+    /// The sequencer ended before its time.
+    #[error("the sequencer ended early; calls in flight will be recorded as unknown")]
+    Sequencer(#[source] JoinError),
+    /// What was recorded could not be stored before the end.
+    #[error("records can't be stored; their calls will be recorded as unknown at the next start")]
+    Unstored,
+    /// The demo was pointed at a real log.
+    #[error(
+        "{0} is a real log; the demo's made-up records must not go into it: choose another folder with --data-dir"
+    )]
+    RealLog(Origin),
     /// Signals can't be waited for.
     #[error("signals can't be waited for")]
     Signals(#[source] io::Error),
@@ -150,7 +161,7 @@ impl Server {
         };
         let store = Store::open(&path).await.map_err(failed)?;
         let origin = settle_origin(&store, config, &seed, evm_key).await?;
-        // The address before the first entry: a port in use leaves no trace.
+        // The address before the first entry: a port in use begins no log.
         let listener =
             TcpListener::bind(config.listen)
                 .await
@@ -170,8 +181,10 @@ impl Server {
         let resumed = Sequencer::resume(store.clone(), signer, clock).await;
         let mut sequencer = resumed.map_err(failed)?;
         if sequencer.size() == TreeSize::ZERO {
+            data.never_begun()?;
             sequencer.append(vec![genesis(&verifier, evm_key)]).await?;
         }
+        data.note_begun(&origin)?;
         settle_unfinished(&data, &store, &mut sequencer)
             .await
             .map_err(|error| match error {
@@ -268,7 +281,7 @@ impl Server {
         drop(listener);
         if let Some(ended) = ended {
             calls.close();
-            return Ok(ended.expect("the sequencer does not panic")?);
+            return finished(ended);
         }
         tracing::info!("shutting down: finishing what is in flight");
         let deadline = tokio::time::Instant::now() + GRACE;
@@ -287,22 +300,27 @@ impl Server {
         let committed = tokio::time::timeout(GRACE, sequencer).await;
         store.close().await;
         match committed {
-            Ok(ended) => Ok(ended.expect("the sequencer does not panic")?),
-            Err(_) => {
-                tracing::error!("records can't be stored; their calls will be recorded as unknown");
-                Ok(())
-            }
+            Ok(ended) => finished(ended),
+            Err(_) => Err(ServerError::Unstored),
         }
     }
 }
 
-/// Runs a gateway until SIGTERM or SIGINT.
+/// How the sequencer ended.
+fn finished(ended: Result<Result<(), AppendError>, JoinError>) -> Result<(), ServerError> {
+    Ok(ended.map_err(ServerError::Sequencer)??)
+}
+
+/// Runs a gateway until SIGTERM or SIGINT; a second one ends it at once.
 ///
 /// # Errors
 /// [`ServerError`].
 pub async fn run(config: Config) -> Result<(), ServerError> {
-    let stop = stop_signal().map_err(ServerError::Signals)?;
-    let server = Server::bind(&config).await?;
+    let mut stop = Stop::new().map_err(ServerError::Signals)?;
+    let Some(server) = stop.or(Server::bind(&config)).await else {
+        return Ok(());
+    };
+    let server = server?;
     for warning in config.upstreams.values().filter_map(|u| u.warning()) {
         tracing::warn!("{warning}");
     }
@@ -310,22 +328,53 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         "{}",
         web::greeting(&config, server.address(), server.vkey())
     );
-    server.run(stop).await
+    serve_until(server, stop).await
 }
 
-/// Resolves at SIGTERM or SIGINT.
-///
-/// # Errors
-/// The handlers can't be installed.
-pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// Serves until the first signal, and gives up waiting at the second.
+pub(crate) async fn serve_until(server: Server, mut stop: Stop) -> Result<(), ServerError> {
+    let calls = server.calls.clone();
+    let (stopped, stopping) = oneshot::channel();
+    let mut serving = std::pin::pin!(server.run(async {
+        let _ = stopping.await;
+    }));
+    if let Some(ended) = stop.or(&mut serving).await {
+        return ended;
+    }
+    let _ = stopped.send(());
+    match stop.or(serving).await {
+        Some(ended) => ended,
+        None => {
+            calls.close();
+            Ok(())
         }
-    })
+    }
+}
+
+/// SIGTERM and SIGINT.
+pub(crate) struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    pub(crate) fn new() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self {
+            terminate,
+            interrupt,
+        })
+    }
+
+    /// What `work` gives, unless a signal comes first.
+    pub(crate) async fn or<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            _ = self.terminate.recv() => None,
+            _ = self.interrupt.recv() => None,
+            done = work => Some(done),
+        }
+    }
 }
 
 /// No core dumps: memory holds credentials and answers.
@@ -344,6 +393,8 @@ pub fn init_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A log that can't be written must not stop the gateway.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     match format {
         LogFormat::Text => lines
@@ -383,7 +434,8 @@ async fn serve(stream: TcpStream, from: IpAddr, front: Arc<Front>, watcher: Watc
 
 impl Front {
     async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Response<Reply> {
-        if self.proxy.serves(request.uri().path()) {
+        let forwarded = *request.method() != Method::CONNECT;
+        if forwarded && self.proxy.serves(request.uri().path()) {
             return self.proxy.forward(request, from).await;
         }
         let answer = self

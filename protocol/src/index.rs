@@ -27,6 +27,11 @@ impl Index {
         }
     }
 
+    /// Reads a decimal number without sign or leading zeros; anything else is `None`.
+    pub fn parse(text: &str) -> Option<Self> {
+        decimal(text).and_then(Self::new)
+    }
+
     /// The index as a plain number.
     pub const fn get(self) -> u64 {
         self.0

@@ -64,8 +64,21 @@ def openai_calls(base, sync):
         *each(("embeddings.json",), client.embeddings.create, input=PROMPT, encoding_format="float"),
         *each(("completions.json",), client.completions.create, prompt=PROMPT),
         *each(("image.json",), client.images.generate, prompt=PROMPT),
+        *azure_calls(base, sync, asked),
         *compatible_calls(base, sync, asked),
     ]
+
+
+def azure_calls(base, sync, asked):
+    # The model is in the path, the credential in a header of its own.
+    client = (openai.AzureOpenAI if sync else openai.AsyncAzureOpenAI)(
+        api_key=key("azure"), azure_endpoint=f"{base}/azure", api_version="2024-10-21", max_retries=0)
+    create = client.chat.completions.create
+    for file in ("chat.json", "error_401.json"):
+        yield "azure", file, partial(create, model=file, messages=HELLO)
+    yield "azure", "chat.sse", partial(create, model="chat.sse", messages=HELLO, **asked)
+    file = "chat_no_include_usage.sse"
+    yield "azure", file, partial(create, model=file, messages=HELLO, stream=True)
 
 
 def compatible_calls(base, sync, asked):
@@ -133,6 +146,9 @@ def gemini_calls(base, sync):
         *each(("countTokens.json",), models.count_tokens, contents=PROMPT),
         *each(("interactions.json", "error_400.json"), interact, input=PROMPT),
         *each(("interactions_tools.json",), interact, input=PROMPT,
+              tools=[{"type": "function", **FUNCTION}]),
+        *each(("interactions.sse",), interact, input=PROMPT, stream=True),
+        *each(("interactions_tools.sse",), interact, input=PROMPT, stream=True,
               tools=[{"type": "function", **FUNCTION}]),
     ]
 

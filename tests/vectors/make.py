@@ -58,10 +58,13 @@ def response_commitment(provider, response_id):
     return commit("tallystick/response-id/v1", provider.encode(), response_id.encode())
 
 
-def credential_of(provider, headers):
-    """The credential among `headers`, or None."""
+def credential_of(provider, headers, query):
+    """The credential among `headers` and in `query`, or None."""
     sent = {name.lower(): value for name, value in headers}
-    order = ["x-api-key", "authorization"] if provider == "anthropic" else ["authorization", "x-api-key", "api-key"]
+    order = {
+        "anthropic": ["x-api-key", "authorization"],
+        "gemini": ["x-goog-api-key", "authorization"],
+    }.get(provider, ["authorization", "x-api-key", "api-key"])
     for name in order:
         if name not in sent:
             continue
@@ -72,11 +75,23 @@ def credential_of(provider, headers):
                 continue
             value = rest.lstrip(" ")
         return value.encode("latin-1")
-    return None
+    keys = [pair[4:] for pair in query.split("&") if pair.startswith("key=")]
+    return keys[0].encode() if provider == "gemini" and keys else None
 
 
-def identity(origin, provider, headers, unchecked=False):
-    credential = credential_of(provider, headers)
+def link_token(text):
+    """The 32 bytes of a link token."""
+    assert len(text) == 43
+    return base64.urlsafe_b64decode(text + "=")
+
+
+def identity(origin, provider, headers, path="", query="", unchecked=False):
+    segments = path.split("/")
+    linked = [after for before, after in zip(segments, segments[1:]) if before == "t"]
+    linked += [value for name, value in headers if name.lower() == "x-tally-link"]
+    if linked:
+        return key_id(origin, "link", link_token(linked[0]))
+    credential = credential_of(provider, headers, query)
     if credential is None or provider == "ollama" or unchecked:
         return None
     if len(credential) < 20 or len(set(credential)) < 8:
@@ -412,6 +427,11 @@ def credentials():
         ("anthropic never at api-key", "anthropic", [("api-key", secret)], False),
         ("x-api-key loses no word", "openai", [("x-api-key", f"Bearer {secret}")], False),
         ("another provider, another id", "groq", [("authorization", f"Bearer {secret}")], False),
+        ("gemini's own header", "gemini", [("x-goog-api-key", secret)], False),
+        ("gemini looks at its own header first", "gemini", [("authorization", f"Bearer {other}"), ("x-goog-api-key", secret)], False),
+        ("gemini with a bearer", "gemini", [("authorization", f"Bearer {secret}")], False),
+        ("gemini never at x-api-key", "gemini", [("x-api-key", secret)], False),
+        ("others never at x-goog-api-key", "openai", [("x-goog-api-key", secret)], False),
         ("none", "openai", [], False),
         ("basic is none", "openai", [("authorization", "Basic dXNlcjpwYXNzd29yZC10aGF0LWlzLWxvbmc=")], False),
         ("no scheme word is none", "openai", [("authorization", secret)], False),
@@ -424,6 +444,28 @@ def credentials():
         ("sent to an upstream that checks none", "local", [("authorization", f"Bearer {secret}")], True),
         ("the same to one that does", "private", [("authorization", f"Bearer {secret}")], False),
     ]
+    token, second = (base64.urlsafe_b64encode(drawn(n)).decode().rstrip("=") for n in ("token", "second token"))
+    wallet = "w/0x" + drawn("link wallet", 20).hex()
+    bearer = [("authorization", f"Bearer {secret}")]
+    linked = [("x-tally-link", token)]
+    more = [
+        ("gemini's query", "gemini", [], "", f"key={secret}"),
+        ("the first of gemini's query", "gemini", [], "", f"alt=sse&key={secret}&key={other}"),
+        ("gemini's query as it stands", "gemini", [], "", f"key={secret}%2B"),
+        ("gemini's query after its headers", "gemini", bearer, "", f"key={other}"),
+        ("a short one in gemini's query", "gemini", [], "", "key=abcdefgh"),
+        ("others' queries never", "openai", [], "", f"key={secret}"),
+        ("a link token in a header", "openai", linked, "", ""),
+        ("a link token in the path", "openai", [], f"t/{token}/", ""),
+        ("a link token beside a credential", "openai", bearer + linked, "", ""),
+        ("the path's before the header's", "openai", linked, f"t/{second}/", ""),
+        ("a link token, whatever the provider", "anthropic", linked, "", ""),
+        ("a link token to an upstream that checks none", "ollama", linked, "", ""),
+        ("a link token before a wallet", "openai", bearer, f"t/{token}/{wallet}/", ""),
+        ("a link token after a wallet", "openai", bearer, f"{wallet}/t/{token}/", ""),
+        ("a wallet alone", "openai", bearer, f"{wallet}/", ""),
+    ]
+    cases = [(*case[:3], "", "", case[3]) for case in cases] + [(*case, False) for case in more]
     return {
         "cases": [
             {
@@ -432,9 +474,11 @@ def credentials():
                 "provider": provider,
                 "unchecked": unchecked,
                 "headers": [list(h) for h in headers],
-                "key_id": (found := identity(origin, provider, headers, unchecked)) and found.hex(),
+                "path": path,
+                "query": query,
+                "key_id": (found := identity(origin, provider, headers, path, query, unchecked)) and found.hex(),
             }
-            for name, provider, headers, unchecked in cases
+            for name, provider, headers, path, query, unchecked in cases
         ]
     }
 

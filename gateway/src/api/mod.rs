@@ -12,10 +12,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
-use protocol::index::Time;
 use protocol::key::VerifierKey;
 use tokio::sync::watch;
 use tower_http::compression::CompressionLayer;
@@ -104,6 +103,7 @@ pub fn router(api: Api) -> Router {
         .route("/readyz", get(operator::readyz))
         .route("/metrics", get(operator::metrics))
         .route("/openapi.json", get(operator::description))
+        .method_not_allowed_fallback(method_not_allowed)
         .with_state(Arc::new(api))
         .layer(CompressionLayer::new())
         // The log is public: pages from anywhere may read it.
@@ -115,11 +115,19 @@ pub fn router(api: Api) -> Router {
 }
 
 impl Api {
-    /// The UTC day that windows end with.
+    /// The UTC day by our clock.
     fn today(&self) -> u64 {
-        let newest: Time = self.committed.borrow().time;
-        (self.clock)().max(newest).day()
+        (self.clock)().day()
     }
+}
+
+async fn method_not_allowed() -> ApiError {
+    let message = "the log is read with GET; calls go to /<provider>/...";
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        message,
+    )
 }
 
 /// A query that was parsed, or a 400 that says what is wrong with it.

@@ -146,7 +146,7 @@ pub(super) async fn one(
     State(api): State<Arc<Api>>,
     Path(index): Path<String>,
 ) -> Result<Json<Record>, ApiError> {
-    let parsed = index.parse().ok().and_then(Index::new);
+    let parsed = Index::parse(&index);
     let index = parsed.ok_or_else(|| {
         ApiError::bad_request(format!(
             "{index:?} is not an index: expected a number from 0"

@@ -126,8 +126,9 @@ pub(super) async fn models(
     State(api): State<Arc<Api>>,
     days: Result<Query<Days>, QueryRejection>,
 ) -> Result<Json<Models>, ApiError> {
-    let window = api.window(query(days)?.days)?;
-    let (size, models) = api.store.models(window).await.map_err(store_failed)?;
+    let days = checked(query(days)?.days)?;
+    let models = api.store.models(days, api.today()).await;
+    let (size, window, models) = models.map_err(store_failed)?;
     let (from, to) = dates(window);
     Ok(Json(Models {
         size: size.get(),
@@ -206,13 +207,10 @@ pub(super) async fn leaderboard(
     board: Result<Query<Board>, QueryRejection>,
 ) -> Result<Json<Leaderboard>, ApiError> {
     let board = query(board)?;
-    let (window, source) = (api.window(board.days)?, source(board.source.as_deref())?);
+    let (days, source) = (checked(board.days)?, source(board.source.as_deref())?);
     let limit = limit(board.limit, 50)?;
-    let (size, leaders) = api
-        .store
-        .leaders(source, window, limit)
-        .await
-        .map_err(store_failed)?;
+    let leaders = api.store.leaders(source, days, api.today(), limit).await;
+    let (size, window, leaders) = leaders.map_err(store_failed)?;
     let (from, to) = dates(window);
     Ok(Json(Leaderboard {
         size: size.get(),
@@ -309,18 +307,11 @@ pub(super) async fn wallet(
     }))
 }
 
-impl Api {
-    fn window(&self, days: Option<u32>) -> Result<Option<Window>, ApiError> {
-        let Some(days) = days else { return Ok(None) };
-        if !(1..=366).contains(&days) {
-            return Err(ApiError::bad_request("days is 1 to 366"));
-        }
-        let to = self.today();
-        Ok(Some(Window {
-            from: to.saturating_sub(u64::from(days) - 1),
-            to,
-        }))
+fn checked(days: Option<u32>) -> Result<Option<u32>, ApiError> {
+    if days.is_some_and(|days| !(1..=366).contains(&days)) {
+        return Err(ApiError::bad_request("days is 1 to 366"));
     }
+    Ok(days)
 }
 
 fn source(given: Option<&str>) -> Result<Source, ApiError> {

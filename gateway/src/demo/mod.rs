@@ -5,7 +5,7 @@ mod caller;
 mod provider;
 
 use crate::config::{Config, Given};
-use crate::server::{Server, ServerError, stop_signal};
+use crate::server::{Server, ServerError, Stop, serve_until};
 use crate::web;
 
 /// What a demo does unless told otherwise.
@@ -19,7 +19,7 @@ pub fn defaults(mut given: Given) -> Given {
 /// # Errors
 /// [`ServerError`].
 pub async fn run(mut config: Config) -> Result<(), ServerError> {
-    let stop = stop_signal().map_err(ServerError::Signals)?;
+    let mut stop = Stop::new().map_err(ServerError::Signals)?;
     let provider = provider::start()
         .await
         .map_err(|source| ServerError::Listen {
@@ -29,7 +29,14 @@ pub async fn run(mut config: Config) -> Result<(), ServerError> {
     for upstream in config.upstreams.values_mut() {
         upstream.base = crate::config::Base::local(provider);
     }
-    let server = Server::bind(&config).await?;
+    let Some(server) = stop.or(Server::bind(&config)).await else {
+        return Ok(());
+    };
+    let server = server?;
+    let origin = server.vkey().origin();
+    if !web::is_for_trying_out(origin) {
+        return Err(ServerError::RealLog(origin.clone()));
+    }
     let url = web::url(server.address());
     println!(
         "{}",
@@ -37,7 +44,7 @@ pub async fn run(mut config: Config) -> Result<(), ServerError> {
     );
     println!("Demo: a stand-in provider answers, and a call goes out every half second.\n");
     let calls = tokio::spawn(caller::run(url));
-    let ended = server.run(stop).await;
+    let ended = serve_until(server, stop).await;
     calls.abort();
     ended
 }

@@ -75,20 +75,20 @@ impl Calls {
     ///
     /// # Errors
     /// Too much is pending, or the journal can't be written.
-    pub fn begin(&self, call: &Unfinished, generates: bool) -> Result<Call, Refused> {
+    pub fn begin(&self, call: &Unfinished, generates: bool) -> Result<Unanswered, Refused> {
         let place = Arc::clone(&self.0.places)
             .try_acquire_owned()
             .map_err(|_| Refused::Full)?;
         let segment = generates.then(|| self.0.journal.begin(call)).transpose()?;
         self.0.ids().pending.insert(call.id);
         let shared = Arc::clone(&self.0);
-        Ok(Call {
+        Ok(Unanswered(Some(Call {
             id: call.id,
             shared,
             segment,
             settled: false,
             _place: place,
-        })
+        })))
     }
 
     /// What became of a receipt id whose entry is not in the store.
@@ -108,8 +108,8 @@ impl Calls {
         self.0.ids().pending.len()
     }
 
-    /// From here on a call that ends without a verdict is left to the next
-    /// process: the one at hand is shutting down and cuts calls off.
+    /// From here on a call without an answer is left to the next process: the
+    /// one at hand is shutting down and cuts calls off.
     pub fn close(&self) {
         self.0.closing.store(true, Ordering::SeqCst);
     }
@@ -121,7 +121,30 @@ impl Shared {
     }
 }
 
-/// One call in flight. Dropped without a verdict, it gave no record.
+/// A call whose answer has not begun. Dropped, it gave no record: nothing was
+/// accepted, as far as anyone saw.
+#[derive(Debug)]
+pub struct Unanswered(Option<Call>);
+
+impl Unanswered {
+    /// The answer begins: what becomes of the call is its meter's to say.
+    pub fn answered(mut self) -> Call {
+        self.0.take().expect("taken only here, and by the drop")
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take()
+            && !call.shared.closing.load(Ordering::SeqCst)
+        {
+            call.no_record();
+        }
+    }
+}
+
+/// A call whose answer has begun. Dropped without a verdict, as when its
+/// record can't be stored any more, it is left to the next process.
 #[derive(Debug)]
 pub struct Call {
     id: Uuid,
@@ -142,18 +165,11 @@ impl Call {
         self.settled = true;
         self.shared.ids().pending.remove(&self.id);
     }
-}
 
-impl Drop for Call {
-    fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
+    /// It gives no record: refused, or counting nothing, or recorded before.
+    pub fn no_record(mut self) {
+        self.settled = true;
         if let Some(segment) = &self.segment {
-            if self.shared.closing.load(Ordering::SeqCst) {
-                segment.keep();
-                return;
-            }
             segment.none(self.id);
         }
         let mut ids = self.shared.ids();
@@ -164,6 +180,17 @@ impl Drop for Call {
             && let Some(oldest) = ids.order.pop_front()
         {
             ids.none.remove(&oldest);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.settled {
+            if let Some(segment) = &self.segment {
+                segment.keep();
+            }
+            self.shared.ids().pending.remove(&self.id);
         }
     }
 }

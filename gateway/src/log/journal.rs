@@ -90,7 +90,7 @@ impl Segment {
     /// Notes that a call gave no record.
     pub(super) fn none(&self, id: Uuid) {
         // Failing here errs to the safe side: the call comes back as `unknown`.
-        if let Err(error) = self.line(&format!("none {id}\n")) {
+        if let Err(error) = self.line(&format!("\nnone {id} end\n")) {
             tracing::error!(error = &error as &dyn std::error::Error, "journal");
             self.keep();
         }
@@ -137,7 +137,7 @@ impl Journal {
 fn format_line(call: &Unfinished) -> String {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     format!(
-        "call {} {} {} {} {} {}\n",
+        "\ncall {} {} {} {} {} {} end\n",
         call.id,
         or_dash(call.key_id.map(|k| k.to_string())),
         or_dash(call.wallet.map(|w| w.to_string())),
@@ -148,26 +148,25 @@ fn format_line(call: &Unfinished) -> String {
 }
 
 fn parse_line(line: &str) -> Option<Unfinished> {
-    let mut words = line.strip_prefix("call ")?.splitn(6, ' ');
-    let id = Uuid::parse_str(words.next()?).ok()?;
-    let key_id = match words.next()? {
-        "-" => None,
-        hex => Some(Hash::from_hex(hex)?),
+    let line = line.strip_prefix("call ")?.strip_suffix(" end")?;
+    let words: Vec<&str> = line.split(' ').collect();
+    let [id, key_id, wallet, source, time, provider] = words[..] else {
+        return None;
     };
-    let wallet = match words.next()? {
-        "-" => None,
-        hex => Some(Address::from_canonical(hex)?),
-    };
-    let source = Source::parse(words.next()?)?;
-    let time = Time::from_secs(words.next()?.parse().ok()?)?;
-    let provider = Name::new(words.next()?)?;
+    let optional = |word: &str| (word != "-").then(|| word.to_owned());
+    let key_id = optional(key_id)
+        .map(|hex| Hash::from_hex(&hex).ok_or(()))
+        .transpose();
+    let wallet = optional(wallet)
+        .map(|hex| Address::from_canonical(&hex).ok_or(()))
+        .transpose();
     Some(Unfinished {
-        id,
-        key_id,
-        wallet,
-        source,
-        provider,
-        time,
+        id: Uuid::parse_str(id).ok()?,
+        key_id: key_id.ok()?,
+        wallet: wallet.ok()?,
+        source: Source::parse(source)?,
+        provider: Name::new(provider)?,
+        time: Time::from_secs(time.parse().ok()?)?,
     })
 }
 
@@ -189,15 +188,21 @@ pub fn unfinished(dir: &Path) -> Result<(Vec<Unfinished>, Vec<PathBuf>), Journal
     let mut none = HashSet::new();
     for path in &files {
         let bytes = fs::read(path).map_err(|source| failed(path, "read", source))?;
-        // A power cut can leave a torn line; it says nothing.
+        // A full disk or a power cut can leave a torn line, which lacks its
+        // end; the next one begins anew.
         for line in String::from_utf8_lossy(&bytes).lines() {
             match line.strip_prefix("none ") {
-                Some(id) => none.extend(Uuid::parse_str(id).ok()),
+                Some(id) => none.extend(
+                    id.strip_suffix(" end")
+                        .and_then(|id| Uuid::parse_str(id).ok()),
+                ),
                 None => calls.extend(parse_line(line)),
             }
         }
     }
-    calls.retain(|call: &Unfinished| !none.contains(&call.id));
+    // A folder that was copied back can hold a line twice.
+    let mut seen = none;
+    calls.retain(|call: &Unfinished| seen.insert(call.id));
     Ok((calls, files))
 }
 
@@ -233,9 +238,12 @@ mod tests {
         journal.begin(&refused).expect("writes").none(refused.id);
         let segment = journal.begin(&lost).expect("writes");
         let line = format_line(&torn);
-        segment.line(&line[..line.len() / 2]).expect("writes");
+        segment.line(&line[..line.len() - 8]).expect("writes");
+        let after = call();
+        segment.line(&format_line(&after)).expect("writes");
+        segment.line(&format_line(&after)).expect("writes");
         let (calls, files) = unfinished(&dir).expect("reads");
-        assert_eq!((calls, files.len()), (vec![lost], 1));
+        assert_eq!((calls, files.len()), (vec![lost, after], 1));
 
         drop((journal, segment));
         assert_eq!(unfinished(&dir).expect("reads"), (vec![], vec![]));

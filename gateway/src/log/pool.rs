@@ -1,4 +1,5 @@
-//! The pool: what waits to be sequenced. Bounded by the places that calls hold.
+//! The pool: what waits to be sequenced. Bounded by the places that calls hold;
+//! the lines of a batch, which hold none, wait outside while it is busy.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,6 +9,9 @@ use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use super::calls::Call;
+
+/// From this many submissions on the pool is busy.
+const BUSY: usize = 8_192;
 
 /// What is to become an entry.
 #[derive(Debug)]
@@ -48,6 +52,11 @@ impl Pool {
             drop(waiting);
             self.arrived.notify_one();
         }
+    }
+
+    /// Whether so much waits that what can wait elsewhere should.
+    pub fn is_busy(&self) -> bool {
+        self.waiting().submissions.len() > BUSY
     }
 
     /// Ends the pool: the sequencer gets what is there, then nothing more.

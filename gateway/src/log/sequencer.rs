@@ -21,6 +21,7 @@ use protocol::tile::WIDTH;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::calls::Call;
 use super::pool::{Pool, Submission};
 use crate::store::{AppendError, Chain, Counted, Staged, Store, StoreError, TileRow};
 
@@ -117,6 +118,8 @@ impl Sequencer {
     /// Another writer moved the log: going on could show two histories.
     pub async fn run(mut self, pool: Arc<Pool>) -> Result<(), AppendError> {
         while let Some(mut submissions) = pool.take().await {
+            // Somebody waits for the receipt of a call; nobody for a batch's lines.
+            submissions.sort_by_key(|submission| submission.call.is_none());
             while !submissions.is_empty() {
                 let rest = submissions.split_off(submissions.len().min(MAX_BATCH));
                 self.append(submissions).await?;
@@ -131,7 +134,7 @@ impl Sequencer {
     /// # Errors
     /// Another writer moved the log.
     pub async fn append(&mut self, batch: Vec<Submission>) -> Result<(), AppendError> {
-        let batch = self.without_known_responses(batch).await;
+        let batch = self.without_known_responses(batch).await?;
         if batch.is_empty() {
             return Ok(());
         }
@@ -155,45 +158,52 @@ impl Sequencer {
     /// Drops what was retrieved though the log has it already: from a POST,
     /// or from another retrieval. The lines of one retrieval stand each for
     /// itself.
-    async fn without_known_responses(&mut self, batch: Vec<Submission>) -> Vec<Submission> {
-        if !batch
-            .iter()
-            .any(|submission| submission.retrieval.is_some())
-        {
-            return batch;
+    async fn without_known_responses(
+        &mut self,
+        batch: Vec<Submission>,
+    ) -> Result<Vec<Submission>, AppendError> {
+        let retrieved = batch.iter().filter(|s| s.retrieval.is_some());
+        let asked: Vec<Hash> = retrieved.filter_map(|s| response(&s.body)).collect();
+        if asked.is_empty() {
+            return Ok(batch);
         }
+        let mut stored = self.stored(&asked).await?;
         if self.retrieved.len() > MAX_RETRIEVED {
             self.retrieved.clear();
         }
-        let mut posted = HashSet::new();
         let mut kept = Vec::with_capacity(batch.len());
         for submission in batch {
             match (response(&submission.body), submission.retrieval) {
                 (Some(response), Some(retrieval)) => {
                     let known = match self.retrieved.get(&response) {
                         Some(by) => *by != retrieval,
-                        None => posted.contains(&response) || self.knows(&response).await,
+                        None => stored.contains(&response),
                     };
                     if known {
+                        submission.call.into_iter().for_each(Call::no_record);
                         continue;
                     }
                     self.retrieved.insert(response, retrieval);
                 }
                 (Some(response), None) => {
-                    posted.insert(response);
+                    stored.insert(response);
                 }
                 (None, _) => {}
             }
             kept.push(submission);
         }
-        kept
+        Ok(kept)
     }
 
-    async fn knows(&self, response: &Hash) -> bool {
+    /// Which of these commitments entries hold.
+    async fn stored(&self, responses: &[Hash]) -> Result<HashSet<Hash>, AppendError> {
         loop {
-            match self.store.has_response(response).await {
-                Ok(known) => return known,
-                Err(error) => self.wait_out(&error).await,
+            match self.store.known_responses(responses).await {
+                Ok(known) => {
+                    self.health.0.store(true, Ordering::Relaxed);
+                    return Ok(known);
+                }
+                Err(error) => self.wait_out(error).await?,
             }
         }
     }
@@ -251,7 +261,7 @@ impl Sequencer {
                 .await;
             match done {
                 Ok(()) => break,
-                Err(AppendError::Store(error)) => self.wait_out(&error).await,
+                Err(AppendError::Store(error)) => self.wait_out(error).await?,
                 Err(moved @ AppendError::Moved { .. }) => return Err(moved),
             }
             // An error may have come after the commit: look before trying again.
@@ -270,10 +280,15 @@ impl Sequencer {
         Receipt::new(origin, staged.index, leaf_hash).note(verifier, &staged.signature)
     }
 
-    async fn wait_out(&self, error: &StoreError) {
+    /// Waits before trying again, where that can help.
+    async fn wait_out(&self, error: StoreError) -> Result<(), AppendError> {
         self.health.0.store(false, Ordering::Relaxed);
-        report(error);
+        if error.is_final() {
+            return Err(error.into());
+        }
+        report(&error);
         tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
     }
 }
 

@@ -107,14 +107,16 @@ impl Body for Carried {
 
     fn size_hint(&self) -> SizeHint {
         let first: u64 = self.first.iter().map(|data| data.len() as u64).sum();
-        let mut hint = self
-            .rest
-            .as_ref()
-            .map_or(SizeHint::with_exact(0), Body::size_hint);
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper + first);
-        }
-        hint.set_lower(hint.lower() + first);
-        hint
+        let rest = self.rest.as_ref();
+        longer(rest.map_or(SizeHint::with_exact(0), Body::size_hint), first)
     }
+}
+
+/// The hint of a body before which `more` bytes stand.
+pub(super) fn longer(mut hint: SizeHint, more: u64) -> SizeHint {
+    if let Some(upper) = hint.upper() {
+        hint.set_upper(upper + more);
+    }
+    hint.set_lower(hint.lower() + more);
+    hint
 }

@@ -17,12 +17,13 @@ pub(super) fn of<'a>(
     headers: &'a HeaderMap,
     query: Option<&'a str>,
 ) -> Option<&'a [u8]> {
-    let plain = |name: &str| headers.get(name).map(|v| v.as_bytes());
-    let bearer = || {
-        headers
-            .get(AUTHORIZATION)
-            .and_then(|v| bearer(v.as_bytes()))
+    // Sent twice, which one counts is the provider's to say: nobody is meant.
+    let plain = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        let first = values.next().map(|value| value.as_bytes());
+        first.filter(|_| values.next().is_none())
     };
+    let bearer = || plain(AUTHORIZATION.as_str()).and_then(bearer);
     let credential = match dialect {
         Dialect::Anthropic => plain("x-api-key").or_else(bearer),
         Dialect::Gemini => plain("x-goog-api-key")
@@ -105,6 +106,11 @@ mod tests {
             &[("authorization", &bearer), ("x-api-key", other)],
             Some(key),
         );
+        let twice = [
+            ("authorization", bearer.as_str()),
+            ("authorization", "Bearer sk-zyxwvutsrqponmlkjihg"),
+        ];
+        check(Dialect::OpenAi, &twice, None);
         check(Dialect::OpenAi, &[], None);
         check(
             Dialect::OpenAi,

@@ -135,7 +135,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 /// A client for hosts that clients name.
 pub(super) fn client(connect_within: Duration) -> io::Result<Client> {
     let http = upstream::tune(HttpConnector::new_with_resolver(Public), connect_within);
-    Ok(upstream::builder().build(upstream::https(http)?))
+    Ok(upstream::builder().build(upstream::https(upstream::tls()?, http)))
 }
 
 /// Resolves a name, and refuses it if any of its addresses is not public.

@@ -37,11 +37,11 @@ use uuid::Uuid;
 
 use crate::config::{Config, RESERVED, Upstream};
 use crate::log::Unfinished;
-use crate::log::calls::{Call, Calls, Refused};
+use crate::log::calls::{Call, Calls, Refused, Unanswered};
 use crate::log::pool::Pool;
 use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, Reply};
-use crate::usage::{AnswerHead, End, Kind, Meter, classify};
+use crate::usage::{AnswerHead, Kind, Meter, classify};
 use carried::{Carried, Read};
 use custom::Refusal;
 use hide::Hide;
@@ -150,31 +150,33 @@ impl Proxy {
         let route = Route::parse(&self.upstreams, custom.as_ref(), &asked);
         let route = route.map_err(refused_route)?;
         let upstream = route.upstream;
+        if climbs(route.rest) {
+            return Err(ApiError::bad_path());
+        }
         let kind = classify(upstream.dialect, request.method().as_str(), route.rest);
-        let draft = self.draft(&route, request.headers())?;
-        let admitted = self.limits.admit(draft.key_id, from);
-        admitted.map_err(ApiError::too_often)?;
-        let call = match kind {
-            Kind::None | Kind::Frames => None,
-            _ => Some(
-                self.calls
-                    .begin(&draft, kind == Kind::Generate)
-                    .map_err(refused_call)?,
-            ),
-        };
         let (mut head, body) = request.into_parts();
+        let link = head.headers.remove(LINK);
         let inline = head
             .headers
             .get(RECEIPT)
             .is_some_and(|value| value == "inline");
+        strip_hop_by_hop(&mut head.headers);
+        strip_ours(&mut head.headers);
+        head.headers.remove(HOST);
+        // From what is forwarded: what the provider does not see identifies nobody.
+        let draft = self.draft(&route, &head.headers, link.as_ref())?;
+        let admitted = self.limits.admit(draft.key_id, from);
+        admitted.map_err(ApiError::too_often)?;
+        let call = match kind {
+            Kind::None | Kind::Frames => None,
+            _ => Some(self.calls.begin(&draft, kind == Kind::Generate)),
+        };
+        let call = call.transpose().map_err(refused_call)?;
         head.uri = upstream
             .base
             .join(route.rest)
             .map_err(|_| ApiError::bad_path())?;
         head.version = Version::HTTP_11;
-        strip_hop_by_hop(&mut head.headers);
-        head.headers.remove(HOST);
-        strip_ours(&mut head.headers);
         let editable = upstream.asks_for_usage && kind == Kind::Generate && chats(route.rest);
         let (answer, edited) = if editable {
             self.ask_for_usage(upstream, head, body.into()).await?
@@ -189,6 +191,7 @@ impl Proxy {
             edited,
             inline,
         };
+        let call = call.map(Unanswered::answered);
         self.meter(answered, draft, call).await
     }
 
@@ -230,11 +233,9 @@ impl Proxy {
         head: Parts,
         body: Carried,
     ) -> Result<(Response<Carried>, bool), ApiError> {
-        let whole = match body
-            .read(MAX_EDITED)
-            .await
-            .map_err(|_| ApiError::cut_off())?
-        {
+        let read = tokio::time::timeout(self.idle_within, body.read(MAX_EDITED)).await;
+        let read = read.map_err(|_| ApiError::cut_off())?;
+        let whole = match read.map_err(|_| ApiError::cut_off())? {
             Read::Whole(whole) => whole,
             Read::Longer(body) => {
                 let request = Request::from_parts(head, body);
@@ -268,12 +269,15 @@ impl Proxy {
     }
 
     /// What a record of this call will say, as far as the request tells.
-    fn draft(&self, route: &Route<'_>, headers: &HeaderMap) -> Result<Unfinished, ApiError> {
+    fn draft(
+        &self,
+        route: &Route<'_>,
+        headers: &HeaderMap,
+        link: Option<&HeaderValue>,
+    ) -> Result<Unfinished, ApiError> {
         let upstream = route.upstream;
         let provider = upstream.name.clone();
-        let link = headers
-            .get(LINK)
-            .map(|value| LinkToken::parse(value.as_bytes()));
+        let link = link.map(|value| LinkToken::parse(value.as_bytes()));
         let link = link
             .map(|token| token.ok_or_else(ApiError::bad_link))
             .transpose()?;
@@ -352,7 +356,7 @@ impl Proxy {
         let dialect = upstream.dialect;
         let pool = Arc::clone(&self.pool);
         let (released, receipt) = oneshot::channel();
-        let mut metering = Metering {
+        let metering = Metering {
             meter: Some(meter),
             dialect,
             call: Some(call),
@@ -373,25 +377,17 @@ impl Proxy {
             let tee = tee.with_receipt(Trailing::new(receipt));
             return Ok(Response::from_parts(head, Reply::Proxied(tee)));
         }
-        match body.read(MAX_INLINE).await {
-            Ok(Read::Whole(whole)) => {
-                metering.feed(&whole);
-                metering.finish(End::Complete);
-                if let Ok(Ok(note)) = tokio::time::timeout(RELEASED_WITHIN, receipt).await {
-                    head.headers.insert(RECEIPT, header(STANDARD.encode(note)));
-                }
-                let tee = Tee::new(whole.into(), idle, None, None);
-                Ok(Response::from_parts(head, Reply::Proxied(tee)))
-            }
-            Ok(Read::Longer(body)) => {
-                let tee = Tee::new(body, idle, Some(metering), None);
-                Ok(Response::from_parts(head, Reply::Proxied(tee)))
-            }
-            Err(_) => {
-                metering.finish(End::ProviderBroke);
-                Err(ApiError::broke_off(upstream.name.as_str()))
-            }
+        // Whatever happens while it is held, the tee's end gives the record.
+        let mut tee = Tee::new(body, idle, Some(metering), None);
+        if tee.hold(MAX_INLINE).await.is_err() {
+            return Err(ApiError::broke_off(upstream.name.as_str()));
         }
+        if tee.is_held()
+            && let Ok(Ok(note)) = tokio::time::timeout(RELEASED_WITHIN, receipt).await
+        {
+            head.headers.insert(RECEIPT, header(STANDARD.encode(note)));
+        }
+        Ok(Response::from_parts(head, Reply::Proxied(tee)))
     }
 }
 
@@ -404,6 +400,18 @@ struct Answered<'a> {
     edited: bool,
     /// The client wants its receipt within the answer.
     inline: bool,
+}
+
+/// Whether a path has a segment `.` or `..`, however it is spelt: the server
+/// may read another path then than the one that says what the call is.
+fn climbs(rest: &str) -> bool {
+    let path = rest.split('?').next().unwrap_or_default();
+    let path = path
+        .to_ascii_lowercase()
+        .replace("%2e", ".")
+        .replace("%2f", "/");
+    let path = path.replace("%5c", "/").replace('\\', "/");
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 /// Whether a path is that of chat completions.
@@ -423,6 +431,10 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     headers.remove(CONNECTION);
+    // Chunks say how long a body is; a length beside them is to be ignored.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
@@ -486,6 +498,7 @@ fn unreachable(upstream: &Upstream, error: &hyper_util::client::legacy::Error) -
     }
     tracing::warn!(
         provider = upstream.name.as_str(),
+        base = %upstream.base,
         "the provider can't be reached{causes}"
     );
     let what = if error.is_connect() {
@@ -496,6 +509,6 @@ fn unreachable(upstream: &Upstream, error: &hyper_util::client::legacy::Error) -
     ApiError::new(
         StatusCode::BAD_GATEWAY,
         "upstream_unreachable",
-        format!("the provider {} ({}) {what}", upstream.name, upstream.base),
+        format!("the provider {} {what}", upstream.name),
     )
 }

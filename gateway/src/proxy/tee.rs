@@ -3,6 +3,7 @@
 //! There is no channel between upstream and client, so back-pressure is the
 //! connection's own, and dropping the body cancels the upstream call.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,15 +13,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use protocol::entry::Body as EntryBody;
 use protocol::hash::{receipt_commitment, response_commitment};
 use protocol::name::Name;
 use protocol::record::{Link, Usage};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::carried::Carried;
+use super::carried::{Carried, longer};
 use super::hide::Hide;
 use crate::log::Unfinished;
 use crate::log::calls::Call;
@@ -36,9 +38,13 @@ pub struct Tee {
     metering: Option<Box<Metering>>,
     hide: Option<Hide>,
     silence: Silence,
+    /// Frames that were read before the answer began, and wait.
+    held: VecDeque<Bytes>,
     /// A receipt that the stream ends with.
     receipt: Option<Trailing>,
     ended: bool,
+    /// The next frame waits for the log to catch up.
+    busy: Option<Pin<Box<Sleep>>>,
 }
 
 /// A receipt that was asked for within the answer.
@@ -68,6 +74,9 @@ impl Trailing {
         self.timer.as_mut().poll(cx).map(|()| None)
     }
 }
+
+/// How long a body pauses when the log has to catch up.
+const BUSY: Duration = Duration::from_millis(20);
 
 /// How long an answer waits for a receipt that was asked for within it.
 pub(super) const RELEASED_WITHIN: Duration = Duration::from_secs(2);
@@ -138,9 +147,36 @@ impl Tee {
             metering: metering.map(Box::new),
             hide,
             silence,
+            held: VecDeque::new(),
             receipt: None,
             ended: false,
+            busy: None,
         }
+    }
+
+    /// Reads on until the body has ended, or more than `limit` bytes are held.
+    ///
+    /// # Errors
+    /// The provider broke off.
+    pub(super) async fn hold(&mut self, limit: usize) -> Result<(), BoxError> {
+        let mut held = VecDeque::new();
+        let mut len = 0;
+        while len <= limit {
+            let Some(frame) = self.frame().await else {
+                break;
+            };
+            if let Ok(data) = frame?.into_data() {
+                len += data.len();
+                held.push_back(data);
+            }
+        }
+        self.held = held;
+        Ok(())
+    }
+
+    /// Whether the whole body is held.
+    pub(super) fn is_held(&self) -> bool {
+        self.ended
     }
 
     /// Ends the stream with a comment that holds the receipt.
@@ -189,7 +225,14 @@ impl Body for Tee {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(data) = self.held.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
         loop {
+            if let Some(busy) = &mut self.busy {
+                ready!(busy.as_mut().poll(cx));
+                self.busy = None;
+            }
             if self.ended {
                 return self.poll_receipt(cx);
             }
@@ -204,6 +247,10 @@ impl Body for Tee {
                 Some(Ok(frame)) => {
                     if let (Some(metering), Some(data)) = (&mut self.metering, frame.data_ref()) {
                         metering.feed(data);
+                        if metering.retrieval.is_some() && metering.pool.is_busy() {
+                            // A batch's lines come faster than they are stored.
+                            self.busy = Some(Box::pin(sleep(BUSY)));
+                        }
                     }
                     // A body of known length is never polled to its end.
                     if self.body.is_end_stream() {
@@ -241,14 +288,16 @@ impl Body for Tee {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.hide.is_none() && self.receipt.is_none() && self.body.is_end_stream()
+        let ours = self.hide.is_some() || self.receipt.is_some() || !self.held.is_empty();
+        !ours && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         if self.hide.is_some() || self.receipt.is_some() {
             return SizeHint::default();
         }
-        self.body.size_hint()
+        let held: u64 = self.held.iter().map(|data| data.len() as u64).sum();
+        longer(self.body.size_hint(), held)
     }
 }
 
@@ -264,7 +313,7 @@ impl Drop for Tee {
 }
 
 impl Metering {
-    pub(super) fn feed(&mut self, data: &[u8]) {
+    fn feed(&mut self, data: &[u8]) {
         let Some(meter) = &mut self.meter else { return };
         meter.feed(data);
         let finished: Vec<_> = std::iter::from_fn(|| meter.take()).collect();
@@ -273,14 +322,15 @@ impl Metering {
         }
     }
 
-    pub(super) fn finish(mut self, end: End) {
+    fn finish(mut self, end: End) {
         let Some(meter) = self.meter.take() else {
             return;
         };
         for metered in meter.finish(end) {
             self.submit(metered);
         }
-        if self.call.is_some() {
+        if let Some(call) = self.call.take() {
+            call.no_record();
             announce(self.draft.provider.as_str(), self.status, &self.draft.id);
         }
     }

@@ -11,12 +11,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_rustls::{
+    ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
+};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower::Service;
 
@@ -30,9 +33,11 @@ pub(super) type Client = legacy::Client<Connector, Carried>;
 /// A client on the system's certificate authorities.
 pub(super) fn client(connect_within: Duration) -> io::Result<Client> {
     let http = tune(HttpConnector::new(), connect_within);
+    let tls = tls()?;
     let connector = Connector {
-        direct: https(http.clone())?,
+        direct: https(tls.clone(), http.clone()),
         http,
+        tls,
         proxies: Arc::new(Matcher::from_env()),
     };
     Ok(builder().build(connector))
@@ -58,11 +63,21 @@ pub(super) fn tune<R>(mut http: HttpConnector<R>, connect_within: Duration) -> H
     http
 }
 
-/// TLS over a connector, trusting the system's authorities.
-pub(super) fn https<C>(connector: C) -> io::Result<HttpsConnector<C>> {
-    let builder = HttpsConnectorBuilder::new().with_native_roots()?;
-    let builder = builder.https_or_http().enable_all_versions();
-    Ok(builder.wrap_connector(connector))
+/// TLS that trusts the system's certificate authorities.
+pub(super) fn tls() -> io::Result<ClientConfig> {
+    Ok(ClientConfig::builder()
+        .with_native_roots()?
+        .with_no_client_auth())
+}
+
+/// TLS over a connector. HTTP/1.1 only: over HTTP/2 all calls would share one
+/// connection, and wait for one another at the provider's limit of streams.
+pub(super) fn https<C>(tls: ClientConfig, connector: C) -> HttpsConnector<C> {
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
+    builder
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector)
 }
 
 /// Connects directly, or through the proxy that the environment names.
@@ -70,6 +85,7 @@ pub(super) fn https<C>(connector: C) -> io::Result<HttpsConnector<C>> {
 pub(super) struct Connector {
     direct: HttpsConnector<HttpConnector>,
     http: HttpConnector,
+    tls: ClientConfig,
     proxies: Arc<Matcher>,
 }
 
@@ -91,9 +107,6 @@ impl Service<Uri> for Connector {
         if let Some(auth) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(auth.clone());
         }
-        match https(tunnel) {
-            Ok(mut through) => Box::pin(through.call(target)),
-            Err(error) => Box::pin(std::future::ready(Err(error.into()))),
-        }
+        Box::pin(https(self.tls.clone(), tunnel).call(target))
     }
 }

@@ -55,6 +55,18 @@ pub enum StoreError {
     Damaged(&'static str),
 }
 
+impl StoreError {
+    /// Whether trying again can't help: what was to be stored contradicts
+    /// what is.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Engine(sqlx::Error::Database(error)) => error.is_unique_violation(),
+            Self::Engine(_) => false,
+            Self::Migrate(_) | Self::Newer(_) | Self::Damaged(_) => true,
+        }
+    }
+}
+
 /// Where the log stands: what the sequencer needs to go on.
 #[derive(Clone, Debug)]
 pub struct Chain {
@@ -114,7 +126,8 @@ impl Store {
     /// # Errors
     /// The database failed or contradicts itself.
     pub async fn chain(&self) -> Result<Chain, StoreError> {
-        let mut tx = self.readers.begin().await?;
+        // On the writer's connection: readers may keep all others busy.
+        let mut tx = self.writer.begin().await?;
         let row: Option<(i64, Vec<u8>, i64)> = sqlx::query_as("SELECT size, peaks, time FROM log")
             .fetch_optional(&mut *tx)
             .await?;

@@ -1,12 +1,14 @@
 //! What the store answers: records, tiles and sums, each with the log's size
 //! it was read at, in one transaction.
 
+use std::collections::{HashMap, HashSet};
+
 use protocol::hash::Hash;
 use protocol::index::{Index, TreeSize};
 use protocol::name::Address;
 use protocol::record::{Link, Source};
 use protocol::tile::{Tile, TileKind, WIDTH, push_entry};
-use sqlx::{Sqlite, SqliteConnection, Transaction};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
 use uuid::Uuid;
 
 use super::append::{link_code, source_code};
@@ -123,6 +125,25 @@ macro_rules! columns {
 }
 
 impl Store {
+    /// A read transaction, the log's size in it, and the window of `days` that
+    /// ends with `today` or with the newest entry's day, if that is later.
+    async fn windowed(
+        &self,
+        days: Option<u32>,
+        today: u64,
+    ) -> Result<(Transaction<'static, Sqlite>, TreeSize, Option<Window>), StoreError> {
+        let (mut tx, size) = self.snapshot().await?;
+        let Some(days) = days else {
+            return Ok((tx, size, None));
+        };
+        let newest: Option<i64> = sqlx::query_scalar("SELECT time FROM log")
+            .fetch_optional(&mut *tx)
+            .await?;
+        let to = today.max(unsigned(newest.unwrap_or(0)) / 86_400);
+        let from = to.saturating_sub(u64::from(days).saturating_sub(1));
+        Ok((tx, size, Some(Window { from, to })))
+    }
+
     /// A read transaction and the log's size in it.
     async fn snapshot(&self) -> Result<(Transaction<'static, Sqlite>, TreeSize), StoreError> {
         let mut tx = self.readers.begin().await?;
@@ -209,20 +230,33 @@ impl Store {
         row.map(record).transpose()
     }
 
-    /// Whether an entry commits to this response id already.
+    /// Those of the commitments to response ids that entries hold. Asked by
+    /// the writer, on its connection.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn has_response(&self, commitment: &Hash) -> Result<bool, StoreError> {
-        let entry: Option<Vec<u8>> = sqlx::query_scalar(
-            "SELECT record.entry FROM response JOIN record ON record.idx = response.idx
-             WHERE response.head = $1",
-        )
-        .bind(head(commitment))
-        .fetch_optional(&self.readers)
-        .await?;
-        let field = format!(r#","response":"{commitment}"}}"#);
-        Ok(entry.is_some_and(|entry| entry.ends_with(field.as_bytes())))
+    pub async fn known_responses(&self, asked: &[Hash]) -> Result<HashSet<Hash>, StoreError> {
+        let mut known = HashSet::new();
+        for chunk in asked.chunks(256) {
+            let mut select = QueryBuilder::<Sqlite>::new(
+                "SELECT response.head, record.entry FROM response
+                 JOIN record ON record.idx = response.idx WHERE response.head IN (",
+            );
+            let mut list = select.separated(", ");
+            for commitment in chunk {
+                list.push_bind(head(commitment));
+            }
+            select.push(")");
+            let rows: Vec<(i64, Vec<u8>)> = select.build_query_as().fetch_all(&self.writer).await?;
+            let entries: HashMap<i64, Vec<u8>> = rows.into_iter().collect();
+            known.extend(chunk.iter().filter(|commitment| {
+                // The table knows 8 bytes; the entry, whose last field it is, all.
+                let field = format!(r#","response":"{commitment}"}}"#);
+                let entry = entries.get(&head(commitment));
+                entry.is_some_and(|entry| entry.ends_with(field.as_bytes()))
+            }));
+        }
+        Ok(known)
     }
 
     /// A tile's or bundle's bytes; `None` where the log is not that large.
@@ -335,9 +369,10 @@ impl Store {
     /// The database failed.
     pub async fn models(
         &self,
-        window: Option<Window>,
-    ) -> Result<(TreeSize, Vec<ModelSums>), StoreError> {
-        let (mut tx, size) = self.snapshot().await?;
+        days: Option<u32>,
+        today: u64,
+    ) -> Result<(TreeSize, Option<Window>, Vec<ModelSums>), StoreError> {
+        let (mut tx, size, window) = self.windowed(days, today).await?;
         let rows: Vec<ModelRow> = match window {
             None => {
                 sqlx::query_as(concat!(
@@ -363,7 +398,8 @@ impl Store {
                 .await?
             }
         };
-        Ok((size, rows.into_iter().map(model).collect::<Result<_, _>>()?))
+        let models = rows.into_iter().map(model).collect::<Result<_, _>>()?;
+        Ok((size, window, models))
     }
 
     /// The key ids with the highest totals, in a window or ever.
@@ -373,10 +409,11 @@ impl Store {
     pub async fn leaders(
         &self,
         source: Source,
-        window: Option<Window>,
+        days: Option<u32>,
+        today: u64,
         limit: u32,
-    ) -> Result<(TreeSize, Vec<Leader>), StoreError> {
-        let (mut tx, size) = self.snapshot().await?;
+    ) -> Result<(TreeSize, Option<Window>, Vec<Leader>), StoreError> {
+        let (mut tx, size, window) = self.windowed(days, today).await?;
         let rows: Vec<LeaderRow> = match window {
             None => {
                 sqlx::query_as(concat!(
@@ -406,10 +443,8 @@ impl Store {
                 .await?
             }
         };
-        Ok((
-            size,
-            rows.into_iter().map(leader).collect::<Result<_, _>>()?,
-        ))
+        let leaders = rows.into_iter().map(leader).collect::<Result<_, _>>()?;
+        Ok((size, window, leaders))
     }
 
     /// The key ids with the highest totals of one model's name.

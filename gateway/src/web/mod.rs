@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use protocol::key::VerifierKey;
+use protocol::key::{Origin, VerifierKey};
 
 use crate::api::Api;
 use crate::config::Config;
@@ -51,13 +51,18 @@ pub fn greeting(config: &Config, address: SocketAddr, vkey: &VerifierKey) -> Str
         config.data_dir.display(),
         sentinel_line(&url, vkey),
     ));
-    if origin.as_str().starts_with("tally.invalid/") {
+    if is_for_trying_out(origin) {
         text.push_str(
             "\nThis log has a name for trying out. Before going public, choose one with --origin\n\
              (such as log.example.org) and a new --data-dir: a log keeps its name for ever.\n",
         );
     }
     text
+}
+
+/// Whether a log has the name that it takes when none was chosen.
+pub fn is_for_trying_out(origin: &Origin) -> bool {
+    origin.as_str().starts_with("tally.invalid/")
 }
 
 /// The command that checks the log at `url`.
@@ -76,18 +81,14 @@ pub fn url(address: SocketAddr) -> String {
 }
 
 async fn home(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
-    // The name under which the visitor reached us is the one that works for it.
-    let host = headers
-        .get(HOST)
-        .and_then(|h| h.to_str().ok())
-        .unwrap_or("127.0.0.1:8787");
-    let url = escape(&format!("http://{host}"));
+    let address = visited(&headers);
+    let url = escape(&address);
     let (vkey, size) = (
         escape(&api.verifier.to_string()),
         api.committed.borrow().checkpoint.size(),
     );
     let origin = escape(api.verifier.origin().as_str());
-    let sentinel = escape(&sentinel_line(&format!("http://{host}"), &api.verifier));
+    let sentinel = escape(&sentinel_line(&address, &api.verifier));
     let page = format!(
         r#"<!doctype html>
 <html lang="en">
@@ -130,6 +131,23 @@ ANTHROPIC_BASE_URL={url}/anthropic</pre>
         ),
     ];
     (headers, page).into_response()
+}
+
+/// The address under which the visitor reached us: it works for it. A public
+/// name means TLS in front, whether or not that says so: nobody is to send a
+/// key in the clear.
+fn visited(headers: &HeaderMap) -> String {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(HOST).unwrap_or("127.0.0.1:8787");
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let here = name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
+        Some("https") => "https",
+        Some("http") => "http",
+        _ if here => "http",
+        _ => "https",
+    };
+    format!("{scheme}://{host}")
 }
 
 async fn nowhere(uri: axum::http::Uri) -> ApiError {
