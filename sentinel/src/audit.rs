@@ -1156,6 +1156,18 @@ mod tests {
         }
         let again = Item::again(good.0, &good.1, &good.2, true);
         assert_eq!((again.leaf(), again.signed()), (good.item().leaf(), true));
+        assert!(!elsewhere.signed());
+
+        // The evidence shows the entry with a receipt that opens under the key.
+        let shown = good.item().material(&key);
+        assert_eq!(shown["index"], 3);
+        assert_eq!(shown["entry"], STANDARD.encode(&good.1));
+        let receipt = shown["receipt"].as_str().expect("a note");
+        let opened = Receipt::open(receipt.as_bytes(), &key).expect("genuine");
+        assert_eq!(
+            (opened.index(), opened.leaf_hash()),
+            (good.0, good.item().leaf())
+        );
 
         let malformed = Made::new(3, b"{}");
         let finding = canonical(&malformed.item(), &key).expect_err("not canonical");
