@@ -179,7 +179,7 @@ async fn whatever_a_provider_does_passes_and_is_recorded_once() {
     assert!(patient.send().await.expect_err("hangs").is_timeout());
     let pass = Sentinel::fresh()
         .with(&["--vkey", gateway.vkey()])
-        .pass(gateway.url());
+        .patient_pass(gateway.url());
     assert_eq!(pass.compare(&Sees::Verified), Ok(()));
     assert!(
         provider

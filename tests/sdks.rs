@@ -130,7 +130,7 @@ async fn sdks_see_what_the_provider_says_and_each_call_has_its_record() {
     }
 
     let sentinel = Sentinel::fresh().with(&["--vkey", gateway.vkey()]);
-    let pass = sentinel.pass(gateway.url());
+    let pass = sentinel.patient_pass(gateway.url());
     assert_eq!(pass.compare(&Sees::Verified), Ok(()));
     let (status, log) = gateway.stop();
     assert!(status.success(), "{status}");

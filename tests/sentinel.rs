@@ -73,6 +73,12 @@ impl Sentinel {
         self.run(&["--json", "--patience", "300ms", url])
     }
 
+    /// One pass over a real gateway's log at `url`: it publishes when it
+    /// promised to, not within a forger's second.
+    pub(crate) fn patient_pass(&self, url: &str) -> Pass {
+        self.run(&["--json", url])
+    }
+
     /// Runs it with `arguments` behind the state's.
     pub(crate) fn run(&self, arguments: &[&str]) -> Pass {
         let mut command = Command::new(program("sentinel"));

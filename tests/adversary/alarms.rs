@@ -103,6 +103,21 @@ fn a_cached_checkpoint_is_no_rollback() {
     });
     let pass = returning.run(&["--json", &scene.forge.url()]);
     scene.note("late", pass.compare(&Sees::Verified));
+    // While it is waited for, it cannot be had for a while.
+    let began = Instant::now();
+    scene.serve(AFTER + 20, |site| {
+        let old = Log::honest(AFTER).checkpoint(AFTER);
+        site.bend(move |request, before, answer| {
+            if request.path == "/checkpoint" && began.elapsed() < Duration::from_millis(1_800) {
+                match before {
+                    0 | 1 => answer.body = old.clone().into_bytes(),
+                    _ => *answer = Answer::error(503),
+                }
+            }
+        });
+    });
+    let pass = returning.run(&["--json", &scene.forge.url()]);
+    scene.note("late and away", pass.compare(&Sees::Verified));
     scene.end();
 }
 

@@ -13,7 +13,7 @@ use super::{AFTER, BEFORE, Caught, Scene, Way};
 use crate::binaries::program;
 use crate::forge::log::{Log, call, first_entry, signer, time_of};
 use crate::forge::server::{Answer, Sent, Site};
-use crate::sentinel::{Sees, Sentinel};
+use crate::sentinel::{Pass, Sees, Sentinel};
 use crate::vectors;
 
 #[test]
@@ -128,6 +128,40 @@ fn a_sentinel_that_is_killed_knows_what_it_knew() {
         "what it knew",
         if kept { Ok(()) } else { Err(pass.to_string()) },
     );
+    scene.end();
+}
+
+#[test]
+fn evidence_of_earlier_passes_is_not_forgotten() {
+    let mut scene = Scene::honest(BEFORE);
+    let sentinel = scene.returning();
+    let tells = |pass: &Pass| pass.stderr.contains("evidence of earlier findings");
+    let pass = scene.sees("nothing yet", &sentinel, &Sees::Verified);
+    scene.note(
+        "nothing yet",
+        if tells(&pass) {
+            Err(pass.to_string())
+        } else {
+            Ok(())
+        },
+    );
+    scene.serve(BEFORE - 1, |_| ());
+    let pass = scene.sees("rolled back", &sentinel, &Sees::Served(&["rollback"]));
+    let first = pass.evidence();
+    scene.serve(BEFORE, |_| ());
+    let pass = scene.sees("honest again", &sentinel, &Sees::Verified);
+    scene.note(
+        "honest again",
+        if tells(&pass) {
+            Ok(())
+        } else {
+            Err(pass.to_string())
+        },
+    );
+    // The same finding again is the same file.
+    scene.serve(BEFORE - 1, |_| ());
+    let pass = scene.sees("rolled back again", &sentinel, &Sees::Served(&["rollback"]));
+    assert_eq!(pass.evidence(), first);
     scene.end();
 }
 

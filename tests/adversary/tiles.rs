@@ -117,7 +117,15 @@ fn the_first_of_many_are_shown_and_the_rest_counted() {
 #[test]
 fn without_a_genuine_receipt_nothing_is_proven() {
     let mut scene = Scene::honest(BEFORE);
-    let cases: [Caught<Log>; 5] = [
+    let cases: [Caught<Log>; 6] = [
+        Caught(
+            "time backwards across tiles, the earlier",
+            Sees::Served(&["receipt_signature", "time_backwards"]),
+            |log| {
+                log.rewrite(|e| e[256] = call(256).encode(time_of(254)));
+                log.signatures[255] = [0; 64];
+            },
+        ),
         Caught(
             "malformed",
             Sees::Served(&["entry_malformed", "receipt_signature"]),
