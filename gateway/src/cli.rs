@@ -52,6 +52,16 @@ struct Options {
     #[arg(long, env = "TALLY_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
+    /// Keep the log in a PostgreSQL database, postgres://user@host/name, instead
+    /// of SQLite in the data directory, which still holds keys and journal.
+    #[arg(
+        long,
+        env = "TALLY_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    database_url: Option<String>,
+
     /// The log's public name: a host name with a dot and an optional path, such
     /// as log.example.org. Chosen once, at the first start, and kept for ever;
     /// without it the log is called tally.invalid/<hash of its key>.
@@ -115,6 +125,7 @@ impl Options {
         let Self {
             listen,
             data_dir,
+            database_url,
             origin,
             config,
             upstreams,
@@ -127,6 +138,7 @@ impl Options {
             config,
             listen,
             data_dir,
+            database_url,
             origin,
             upstreams,
             log_format,

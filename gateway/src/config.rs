@@ -13,6 +13,7 @@ use protocol::name::Name;
 use protocol::record::Source;
 use serde::Deserialize;
 
+use crate::store::Database;
 use crate::usage::Dialect;
 
 /// Path segments that are the gateway's own, so no upstream may be called so.
@@ -54,6 +55,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The folder that holds database, keys and journal.
     pub data_dir: PathBuf,
+    /// A PostgreSQL server's database for the log, by URL; else a file in the folder.
+    pub database_url: Option<String>,
     /// The log's origin, if one was chosen.
     pub origin: Option<Origin>,
     /// Providers by name.
@@ -152,6 +155,8 @@ pub struct Given {
     pub listen: Option<SocketAddr>,
     /// `--data-dir`
     pub data_dir: Option<PathBuf>,
+    /// `--database-url`
+    pub database_url: Option<String>,
     /// `--origin`
     pub origin: Option<String>,
     /// `--upstream`
@@ -194,6 +199,11 @@ pub enum ConfigError {
         #[source]
         source: Box<toml::de::Error>,
     },
+    /// The database's URL is none of PostgreSQL's. It may hold a password.
+    #[error(
+        "the database URL does not begin with postgres://; without one the log is kept in SQLite, in the data directory"
+    )]
+    DatabaseUrl,
     /// The origin is none.
     #[error(transparent)]
     Origin(#[from] OriginError),
@@ -212,6 +222,7 @@ pub enum ConfigError {
 struct File {
     listen: Option<SocketAddr>,
     data_dir: Option<PathBuf>,
+    database_url: Option<String>,
     origin: Option<String>,
     log_format: Option<LogFormat>,
     strict_passthrough: Option<bool>,
@@ -310,6 +321,14 @@ impl Config {
             }
         }
         let (flags, limits) = (given.limits, file.limits);
+        let database_url = given.database_url.or(file.database_url);
+        if let Some(url) = &database_url
+            && !["postgres://", "postgresql://"]
+                .iter()
+                .any(|s| url.starts_with(s))
+        {
+            return Err(ConfigError::DatabaseUrl);
+        }
         let seconds = |given: Option<u64>, usual| Duration::from_secs(given.unwrap_or(usual));
         Ok(Self {
             listen,
@@ -317,6 +336,7 @@ impl Config {
                 .data_dir
                 .or(file.data_dir)
                 .unwrap_or_else(|| "tally-data".into()),
+            database_url,
             origin: origin.map(|text| Origin::parse(&text)).transpose()?,
             upstreams,
             log_format: given.log_format.or(file.log_format).unwrap_or_default(),
@@ -335,6 +355,16 @@ impl Config {
             calls_per_key: flags.calls_per_key.or(limits.calls_per_key),
             calls_per_address: flags.calls_per_address.or(limits.calls_per_address),
         })
+    }
+}
+
+impl Config {
+    /// Where the log is kept.
+    pub fn database(&self) -> Database {
+        match &self.database_url {
+            Some(url) => Database::Postgres(url.clone()),
+            None => Database::Sqlite(self.data_dir.join("tally.db")),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! turns the providers' own usage numbers into a verifiable log.
 //!
 //! ```text
-//! server -> {proxy, api, web} -> {log, usage} -> store -> protocol
+//! server -> {proxy, api, web} -> {log, usage} -> ledger -> store -> protocol
 //! ```
 
 pub mod api;
@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod keys;
+pub mod ledger;
 pub mod log;
 pub mod proxy;
 pub mod reply;

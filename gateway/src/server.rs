@@ -28,7 +28,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, TileCache};
 use crate::config::{Config, LogFormat};
 use crate::keys::{DataDir, DataDirError, default_origin};
 use crate::log::calls::Calls;
@@ -37,7 +37,7 @@ use crate::log::sequencer::{Clock, Committed, Sequencer, system_clock};
 use crate::log::{JournalError, Unfinished, publish, unfinished};
 use crate::proxy::Proxy;
 use crate::reply::Reply;
-use crate::store::{AppendError, Store, StoreError};
+use crate::store::{AppendError, Database, Store, StoreError};
 use crate::web;
 
 /// How long what is in flight may take to finish once shutdown begins.
@@ -56,10 +56,10 @@ pub enum ServerError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The database.
-    #[error("the database {} can't be used", path.display())]
+    #[error("the database {database} can't be used")]
     Store {
-        /// Which file.
-        path: PathBuf,
+        /// Which.
+        database: Database,
         /// Why.
         #[source]
         source: StoreError,
@@ -154,12 +154,12 @@ impl Server {
         let data = DataDir::take(&config.data_dir)?;
         let seed = data.log_seed()?;
         let evm_key = data.evm_address()?;
-        let path = data.database();
+        let database = config.database();
         let failed = |source| ServerError::Store {
-            path: path.clone(),
+            database: database.clone(),
             source,
         };
-        let store = Store::open(&path).await.map_err(failed)?;
+        let store = Store::open(&database).await.map_err(failed)?;
         let origin = settle_origin(&store, config, &seed, evm_key).await?;
         // The address before the first entry: a port in use begins no log.
         let listener =
@@ -194,10 +194,11 @@ impl Server {
         let calls = Calls::open(&data.journal(), config.max_in_flight)?;
         let pool = Arc::new(Pool::default());
         let committed = sequencer.committed();
-        let health = sequencer.health();
+        let (health, sums) = (sequencer.health(), sequencer.sums());
         let first = committed.borrow().clone();
         let (publisher, published) = watch::channel(first);
         tokio::spawn(publish::run(committed.clone(), publisher));
+        tokio::spawn(store.clone().maintain());
         let sequencer = tokio::spawn(sequencer.run(Arc::clone(&pool)));
 
         let proxy = Proxy::new(origin, config, calls.clone(), Arc::clone(&pool), clock)
@@ -205,6 +206,8 @@ impl Server {
         let api = Api {
             verifier: verifier.clone(),
             store: store.clone(),
+            sums,
+            tiles: TileCache::default(),
             calls: calls.clone(),
             committed: committed.clone(),
             published,
@@ -463,7 +466,7 @@ async fn settle_origin(
         .record(first)
         .await
         .map_err(|source| ServerError::Store {
-            path: config.data_dir.clone(),
+            database: config.database(),
             source,
         })?;
     let Some(stored) = stored else {

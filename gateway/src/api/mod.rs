@@ -18,21 +18,28 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::key::VerifierKey;
 use tokio::sync::watch;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _};
 use tower_http::cors::{Any, CorsLayer};
 use utoipa::OpenApi;
 
+use crate::ledger::Shared;
 use crate::log::calls::Calls;
 use crate::log::sequencer::{Clock, Committed, Health};
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::Store;
+pub use tiles::TileCache;
 
 /// What the handlers see.
 #[derive(Clone, Debug)]
 pub struct Api {
     /// The log's name and key.
     pub verifier: VerifierKey,
-    /// Records and sums.
+    /// Records and tiles.
     pub store: Store,
+    /// Sums over them.
+    pub sums: Shared,
+    /// Tiles that were served.
+    pub tiles: TileCache,
     /// Calls whose records are not in the store yet.
     pub calls: Calls,
     /// The newest durable state.
@@ -105,7 +112,10 @@ pub fn router(api: Api) -> Router {
         .route("/openapi.json", get(operator::description))
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(Arc::new(api))
-        .layer(CompressionLayer::new())
+        // Tiles come compressed where that helps.
+        .layer(CompressionLayer::new().compress_when(
+            DefaultPredicate::new().and(NotForContentType::const_new("application/octet-stream")),
+        ))
         // The log is public: pages from anywhere may read it.
         .layer(
             CorsLayer::new()

@@ -7,15 +7,15 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use protocol::name::Address;
-use protocol::record::{Outcome, Source};
+use protocol::record::{Link, Source};
 use serde::{Deserialize, Serialize};
 use time::{Date, Duration, Month};
 use utoipa::{IntoParams, ToSchema};
 
 use super::records::parse_key_id;
-use super::{Api, limit, query, store_failed};
+use super::{Api, limit, query};
+use crate::ledger::{self, Category, Window};
 use crate::reply::{ApiError, ErrorBody};
-use crate::store::{self, Window};
 
 /// Sums over usage entries; counts that an entry does not have are 0.
 #[derive(Serialize, ToSchema)]
@@ -79,23 +79,22 @@ pub(super) struct Stats {
 
 /// The log as a whole.
 #[utoipa::path(get, path = "/api/stats", responses((status = 200, body = Stats)))]
-pub(super) async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, ApiError> {
-    let stats = api.store.stats().await.map_err(store_failed)?;
-    let mut outcomes: BTreeMap<_, _> = Outcome::ALL.iter().map(|o| (o.as_str(), 0)).collect();
-    for (outcome, records) in stats.outcomes {
-        if let Some(outcome) = Outcome::parse(&outcome) {
-            outcomes.insert(outcome.as_str(), records);
-        }
-    }
-    Ok(Json(Stats {
-        size: stats.size.get(),
+pub(super) async fn stats(State(api): State<Arc<Api>>) -> Json<Stats> {
+    let (size, stats) = {
+        let sums = api.sums.read();
+        (sums.size(), sums.stats())
+    };
+    let outcomes = stats.outcomes.into_iter();
+    let outcomes: BTreeMap<_, _> = outcomes.map(|(o, records)| (o.as_str(), records)).collect();
+    Json(Stats {
+        size: size.get(),
         records: outcomes.values().sum(),
         users: stats.users,
         models: stats.models,
         wallets: stats.wallets,
         sources: source_sums(stats.sources),
         outcomes,
-    }))
+    })
 }
 
 /// Over which days.
@@ -127,8 +126,12 @@ pub(super) async fn models(
     days: Result<Query<Days>, QueryRejection>,
 ) -> Result<Json<Models>, ApiError> {
     let days = checked(query(days)?.days)?;
-    let models = api.store.models(days, api.today()).await;
-    let (size, window, models) = models.map_err(store_failed)?;
+    let today = api.today();
+    let (size, window, models) = {
+        let sums = api.sums.read();
+        let window = days.map(|days| sums.window(days, today));
+        (sums.size(), window, sums.models(window))
+    };
     let (from, to) = dates(window);
     Ok(Json(Models {
         size: size.get(),
@@ -208,9 +211,15 @@ pub(super) async fn leaderboard(
 ) -> Result<Json<Leaderboard>, ApiError> {
     let board = query(board)?;
     let (days, source) = (checked(board.days)?, source(board.source.as_deref())?);
-    let limit = limit(board.limit, 50)?;
-    let leaders = api.store.leaders(source, days, api.today(), limit).await;
-    let (size, window, leaders) = leaders.map_err(store_failed)?;
+    let (limit, today) = (limit(board.limit, 50)?, api.today());
+    let (size, window, leaders) = {
+        let mut sums = api.sums.write();
+        let window = days.map(|days| sums.window(days, today));
+        let board = window.map_or(ledger::Board::Ever(source), |window| {
+            ledger::Board::Within(source, window)
+        });
+        (sums.size(), window, sums.leaders(&board, limit as usize))
+    };
     let (from, to) = dates(window);
     Ok(Json(Leaderboard {
         size: size.get(),
@@ -234,8 +243,11 @@ pub(super) async fn model_leaderboard(
         source: observed,
     } = query(board)?;
     let (source, limit) = (source(observed.as_deref())?, limit(at_most, 50)?);
-    let board = api.store.model_leaders(source, &model, limit).await;
-    let (size, leaders) = board.map_err(store_failed)?;
+    let board = ledger::Board::Model(source, model.clone());
+    let (size, leaders) = {
+        let mut sums = api.sums.write();
+        (sums.size(), sums.leaders(&board, limit as usize))
+    };
     Ok(Json(ModelLeaderboard {
         size: size.get(),
         model,
@@ -266,7 +278,10 @@ pub(super) async fn user(
     Path(key_id): Path<String>,
 ) -> Result<Json<User>, ApiError> {
     let key = parse_key_id(&key_id)?;
-    let (size, sources, models) = api.store.user(key).await.map_err(store_failed)?;
+    let (size, (sources, models)) = {
+        let sums = api.sums.read();
+        (sums.size(), sums.user(&key))
+    };
     let (sources, models) = (source_sums(sources), model_sums(models));
     Ok(Json(User {
         size: size.get(),
@@ -298,7 +313,11 @@ pub(super) async fn wallet(
     Path(address): Path<String>,
 ) -> Result<Json<Wallet>, ApiError> {
     let wallet = Address::from_any_case(&address).ok_or_else(|| ApiError::bad_wallet(&address))?;
-    let (size, [bound, claimed]) = api.store.wallet(wallet).await.map_err(store_failed)?;
+    let (size, [bound, claimed]) = {
+        let sums = api.sums.read();
+        let linked = |link| sums.wallet(&wallet, link);
+        (sums.size(), [Link::Bound, Link::Claimed].map(linked))
+    };
     Ok(Json(Wallet {
         size: size.get(),
         wallet: wallet.to_string(),
@@ -338,35 +357,35 @@ fn date(day: u64) -> String {
     )
 }
 
-fn rows(leaders: Vec<store::Leader>) -> Vec<Leader> {
-    let row = |l: store::Leader| Leader {
+fn rows(leaders: Vec<ledger::Leader>) -> Vec<Leader> {
+    let row = |l: ledger::Leader| Leader {
         key_id: l.key_id.to_string(),
         sums: l.sums.into(),
     };
     leaders.into_iter().map(row).collect()
 }
 
-fn source_sums(sums: Vec<(Source, store::Sums)>) -> Vec<SourceSums> {
-    let row = |(source, sums): (Source, store::Sums)| SourceSums {
+fn source_sums(sums: Vec<(Source, ledger::Sums)>) -> Vec<SourceSums> {
+    let row = |(source, sums): (Source, ledger::Sums)| SourceSums {
         source: source.as_str(),
         sums: sums.into(),
     };
     sums.into_iter().map(row).collect()
 }
 
-fn model_sums(models: Vec<store::ModelSums>) -> Vec<ModelSums> {
-    let row = |m: store::ModelSums| ModelSums {
-        source: m.source.as_str(),
-        provider: m.provider,
-        model: Some(m.model).filter(|m| !m.is_empty()),
-        sums: m.sums.into(),
+fn model_sums(models: Vec<(Category, ledger::Sums)>) -> Vec<ModelSums> {
+    let row = |(category, sums): (Category, ledger::Sums)| ModelSums {
+        source: category.source.as_str(),
+        provider: category.provider.to_string(),
+        model: category.model.map(|model| model.to_string()),
+        sums: sums.into(),
     };
     models.into_iter().map(row).collect()
 }
 
-impl From<store::Sums> for Sums {
-    fn from(sums: store::Sums) -> Self {
-        let store::Sums {
+impl From<ledger::Sums> for Sums {
+    fn from(sums: ledger::Sums) -> Self {
+        let ledger::Sums {
             records,
             input,
             cache_read,

@@ -12,5 +12,6 @@ mod journal;
 pub mod pool;
 pub mod publish;
 pub mod sequencer;
+mod stage;
 
 pub use journal::{JournalError, Unfinished, unfinished};

@@ -1,18 +1,18 @@
 //! The sequencer: the one place where entries get their indices.
 //!
-//! Order of effects for a batch: stage (indices, times, hashes, signatures),
+//! Order of effects for a batch: stage (indices, times, hashes; the root is
+//! computed a second time from the bytes that will be stored; signatures),
 //! commit (the size moves by compare-and-swap, with everything else, fsynced),
-//! and only then release: receipts can be asked for, the checkpoint is signed.
-//! The batch is what has piled up while the last one was being committed.
+//! add to the sums, and only then release: receipts can be asked for, the
+//! checkpoint is signed. The batch is what has piled up meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use protocol::checkpoint::Checkpoint;
-use protocol::entry::Body;
+use protocol::entry::{Body, Entry};
 use protocol::hash::Hash;
 use protocol::index::{Time, TreeSize};
 use protocol::key::Signer;
@@ -23,16 +23,18 @@ use uuid::Uuid;
 
 use super::calls::Call;
 use super::pool::{Pool, Submission};
-use crate::store::{AppendError, Chain, Counted, Staged, Store, StoreError, TileRow};
+use super::stage::{self, StagedBatch};
+use crate::ledger::{Ledger, Shared};
+use crate::store::{Append, AppendError, Chain, Record, Store, StoreError};
 
 /// Entries in one transaction, at the most.
 const MAX_BATCH: usize = 4_096;
 
+/// Batches smaller than this are signed where they are.
+const INLINE: usize = 4;
+
 /// Retrievals that are remembered; older ones are looked up in the store.
 const MAX_RETRIEVED: usize = 65_536;
-
-/// From this many entries on a batch is signed on several threads.
-const PARALLEL_FROM: usize = 32;
 
 /// Where time comes from.
 pub type Clock = fn() -> Time;
@@ -67,6 +69,7 @@ pub struct Sequencer {
     clock: Clock,
     chain: Chain,
     committed: watch::Sender<Committed>,
+    sums: Shared,
     health: Health,
     /// Responses that were retrieved of late, and by which retrieval.
     retrieved: HashMap<Hash, Uuid>,
@@ -83,6 +86,7 @@ impl Sequencer {
         clock: Clock,
     ) -> Result<Self, StoreError> {
         let chain = store.chain().await?;
+        let sums = Shared::new(load(&store, chain.mmr.size()).await?);
         let committed = watch::Sender::new(sign(&signer, &chain));
         let health = Health(Arc::new(AtomicBool::new(true)));
         Ok(Self {
@@ -91,6 +95,7 @@ impl Sequencer {
             clock,
             chain,
             committed,
+            sums,
             health,
             retrieved: HashMap::new(),
         })
@@ -99,6 +104,11 @@ impl Sequencer {
     /// Follows what is committed.
     pub fn committed(&self) -> watch::Receiver<Committed> {
         self.committed.subscribe()
+    }
+
+    /// The sums over what is committed.
+    pub fn sums(&self) -> Shared {
+        self.sums.clone()
     }
 
     /// Follows whether records can be stored.
@@ -138,9 +148,11 @@ impl Sequencer {
         if batch.is_empty() {
             return Ok(());
         }
-        let staged = self.stage(&batch).await;
-        self.commit(&staged).await?;
+        let staged = self.stage(&batch).await?;
+        let mentions: Vec<_> = batch.iter().map(mentioned).collect();
+        self.commit(&staged, &mentions).await?;
         self.chain = staged.chain;
+        self.add(&batch, &staged.records);
         self.committed.send_replace(sign(&self.signer, &self.chain));
         for (submission, staged) in batch.into_iter().zip(&staged.records) {
             announce(&submission, staged);
@@ -209,56 +221,59 @@ impl Sequencer {
     }
 
     /// The batch as it will be stored. A large one is signed off the runtime.
-    async fn stage(&self, batch: &[Submission]) -> StagedBatch {
+    async fn stage(&self, batch: &[Submission]) -> Result<StagedBatch, StoreError> {
         let now = (self.clock)().max(self.chain.time);
-        let entries: Vec<_> = batch.iter().map(|s| s.body.encode(now)).collect();
-        let (signer, mut chain) = (Arc::clone(&self.signer), self.chain.clone());
-        let signed = move || {
-            let tiles = grow(&mut chain, now, &entries);
-            let from = chain.mmr.size().get() - entries.len() as u64;
-            (sign_all(&signer, from, entries), tiles, chain)
-        };
-        let (signed, tiles, chain) = if batch.len() < PARALLEL_FROM {
-            signed()
+        let entries = batch.iter();
+        let entries = entries
+            .map(|s| (s.body.encode(now), s.receipt_id))
+            .collect();
+        let (signer, chain) = (Arc::clone(&self.signer), self.chain.clone());
+        let stage = move || stage::stage(chain, now, entries, &signer);
+        let staged = if batch.len() < INLINE {
+            stage()
         } else {
-            let done = tokio::task::spawn_blocking(signed).await;
+            let done = tokio::task::spawn_blocking(stage).await;
             done.expect("hashing and signing do not panic")
         };
-        let records = batch
-            .iter()
-            .zip(signed)
-            .map(|(submission, (receipt, entry, signature))| {
-                let counted = match &submission.body {
-                    Body::Usage(usage) => Some(Counted {
-                        usage: usage.clone(),
-                        day: now.day(),
-                    }),
-                    Body::Log(_) => None,
-                };
-                let receipt_id = submission.receipt_id;
-                Staged {
-                    index: receipt.index(),
-                    entry,
-                    signature,
-                    receipt_id,
-                    counted,
-                }
-            });
-        StagedBatch {
-            records: records.collect(),
-            tiles,
-            chain,
+        staged.map_err(|stage::Flipped| {
+            StoreError::Damaged(
+                "entries changed in memory after they were hashed; nothing was signed. Restart, \
+                 and have this machine's memory tested",
+            )
+        })
+    }
+
+    /// Adds a batch that is committed to the sums.
+    fn add(&self, batch: &[Submission], records: &[Arc<Record>]) {
+        let mut sums = self.sums.write();
+        for (submission, record) in batch.iter().zip(records) {
+            let usage = match &submission.body {
+                Body::Usage(usage) => Some(usage),
+                Body::Log(_) => None,
+            };
+            sums.add(record.index, self.chain.time, usage);
         }
     }
 
-    async fn commit(&self, staged: &StagedBatch) -> Result<(), AppendError> {
-        let from = self.size();
-        let (chain, records) = (&staged.chain, &staged.records);
+    async fn commit(
+        &self,
+        staged: &StagedBatch,
+        mentions: &[[Option<Hash>; 2]],
+    ) -> Result<(), AppendError> {
+        let chain = &staged.chain;
+        let slices = self.sums.read().due(chain.mmr.size());
+        let append = Append {
+            from: self.size(),
+            mmr: &chain.mmr,
+            time: chain.time,
+            records: &staged.records,
+            mentions,
+            sealed: &staged.sealed,
+            tiles: &staged.tiles,
+            slices: &slices,
+        };
         loop {
-            let done = self
-                .store
-                .append(from, &chain.mmr, chain.time, records, &staged.tiles)
-                .await;
+            let done = self.store.append(append).await;
             match done {
                 Ok(()) => break,
                 Err(AppendError::Store(error)) => self.wait_out(error).await?,
@@ -274,7 +289,7 @@ impl Sequencer {
         Ok(())
     }
 
-    fn receipt(&self, staged: &Staged) -> String {
+    fn receipt(&self, staged: &Record) -> String {
         let verifier = self.signer.verifier();
         let (origin, leaf_hash) = (verifier.origin().clone(), Hash::leaf(&staged.entry));
         Receipt::new(origin, staged.index, leaf_hash).note(verifier, &staged.signature)
@@ -299,14 +314,38 @@ fn response(body: &Body) -> Option<Hash> {
     }
 }
 
+/// By what an entry is found: its key id, and its response.
+fn mentioned(submission: &Submission) -> [Option<Hash>; 2] {
+    match &submission.body {
+        Body::Usage(usage) => [usage.key_id, usage.response],
+        Body::Log(_) => [None, None],
+    }
+}
+
 fn report(error: &(dyn std::error::Error + 'static)) {
     tracing::error!(error, "records can't be stored; trying again in a second");
 }
 
-struct StagedBatch {
-    records: Vec<Staged>,
-    tiles: Vec<TileRow>,
-    chain: Chain,
+/// The sums over the first `size` entries: what was written of them, and the
+/// entries since.
+async fn load(store: &Store, size: TreeSize) -> Result<Ledger, StoreError> {
+    let damaged = |_| StoreError::Damaged("a slice of the sums can't be read");
+    let (mut ledger, from) = Ledger::load(&store.slices().await?).map_err(damaged)?;
+    for n in from.get() / WIDTH..size.get().div_ceil(WIDTH) {
+        for record in store.bundle(n, from).await? {
+            let entry = Entry::parse(&record.entry);
+            let entry = entry.map_err(|_| StoreError::Damaged("an entry can't be read"))?;
+            let usage = match &entry {
+                Entry::Known {
+                    body: Body::Usage(usage),
+                    ..
+                } => Some(usage),
+                _ => None,
+            };
+            ledger.add(record.index, entry.time(), usage);
+        }
+    }
+    Ok(ledger)
 }
 
 fn sign(signer: &Signer, chain: &Chain) -> Committed {
@@ -320,83 +359,8 @@ fn sign(signer: &Signer, chain: &Chain) -> Committed {
     }
 }
 
-/// Appends the entries to the tree; returns the tiles that changed.
-fn grow(chain: &mut Chain, now: Time, entries: &[Vec<u8>]) -> Vec<TileRow> {
-    let Chain { mmr, time, edges } = chain;
-    *time = now;
-    let mut tiles = Vec::new();
-    let mut changed = HashSet::new();
-    for entry in entries {
-        mmr.append(Hash::leaf(entry), |node| {
-            if node.height % 8 != 0 {
-                return;
-            }
-            let level = u8::try_from(node.height / 8).expect("a height is below 64");
-            if edges.len() <= level.into() {
-                edges.resize(usize::from(level) + 1, Vec::new());
-            }
-            let edge = &mut edges[usize::from(level)];
-            edge.push(node.hash);
-            changed.insert(level);
-            if edge.len() as u64 == WIDTH {
-                tiles.push(TileRow {
-                    level,
-                    n: node.index / WIDTH,
-                    hashes: std::mem::take(edge),
-                });
-                changed.remove(&level);
-            }
-        });
-    }
-    for level in changed {
-        let n = (mmr.size().get() >> (8 * u32::from(level))) / WIDTH;
-        tiles.push(TileRow {
-            level,
-            n,
-            hashes: edges[usize::from(level)].clone(),
-        });
-    }
-    tiles
-}
-
-/// Signs each entry's receipt, entries standing from index `from` on.
-fn sign_all(
-    signer: &Signer,
-    from: u64,
-    entries: Vec<Vec<u8>>,
-) -> Vec<(Receipt, Vec<u8>, [u8; 64])> {
-    let origin = signer.verifier().origin();
-    let sign_one = |(offset, entry): (usize, Vec<u8>)| {
-        let index = protocol::index::Index::new(from + offset as u64);
-        let index = index.expect("a log does not reach 2^53 entries");
-        let receipt = Receipt::new(origin.clone(), index, Hash::leaf(&entry));
-        let signature = receipt.sign(signer);
-        (receipt, entry, signature)
-    };
-    let count = entries.len();
-    let numbered = entries.into_iter().enumerate();
-    if count < PARALLEL_FROM {
-        return numbered.map(sign_one).collect();
-    }
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let mut numbered: Vec<_> = numbered.collect();
-    let share = count.div_ceil(threads);
-    thread::scope(|scope| {
-        let mut workers = Vec::with_capacity(threads);
-        while !numbered.is_empty() {
-            let rest = numbered.split_off(numbered.len().min(share));
-            let part = std::mem::replace(&mut numbered, rest);
-            workers.push(scope.spawn(|| part.into_iter().map(sign_one).collect::<Vec<_>>()));
-        }
-        let join = |worker: thread::ScopedJoinHandle<'_, Vec<_>>| {
-            worker.join().expect("signing does not panic")
-        };
-        workers.into_iter().flat_map(join).collect()
-    })
-}
-
 /// The line that each call logs, now that it has its index.
-fn announce(submission: &Submission, staged: &Staged) {
+fn announce(submission: &Submission, staged: &Record) {
     let Body::Usage(usage) = &submission.body else {
         return;
     };
@@ -425,7 +389,7 @@ pub fn system_clock() -> Time {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::store::{Database, Store};
     use protocol::hash::receipt_commitment;
     use protocol::index::Index;
     use protocol::key::Origin;
@@ -453,7 +417,8 @@ mod tests {
         async fn new() -> Self {
             let folder = std::env::temp_dir().join(format!("tally-sequencer-{}", Uuid::now_v7()));
             std::fs::create_dir(&folder).expect("a fresh folder");
-            let store = Store::open(&folder.join("tally.db")).await.expect("opens");
+            let database = Database::Sqlite(folder.join("tally.db"));
+            let store = Store::open(&database).await.expect("opens");
             Self { folder, store }
         }
 
@@ -541,7 +506,9 @@ mod tests {
                         .tile(&tile)
                         .await
                         .expect("answers")
-                        .expect("there");
+                        .expect("there")
+                        .plain()
+                        .expect("whole");
                     let wanted: Vec<u8> = leaves[start..end]
                         .iter()
                         .flat_map(|h| *h.as_bytes())
@@ -553,7 +520,9 @@ mod tests {
                         .tile(&bundle)
                         .await
                         .expect("answers")
-                        .expect("there");
+                        .expect("there")
+                        .plain()
+                        .expect("whole");
                     let hashed: Vec<_> = entries(&bytes)
                         .expect("whole")
                         .into_iter()
@@ -568,7 +537,9 @@ mod tests {
                     .tile(&tile)
                     .await
                     .expect("answers")
-                    .expect("there");
+                    .expect("there")
+                    .plain()
+                    .expect("whole");
                 let wanted: Vec<u8> = leaves
                     .chunks_exact(256)
                     .flat_map(|full| *tree_head(full).as_bytes())

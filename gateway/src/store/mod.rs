@@ -1,40 +1,37 @@
-//! The store: records, tiles and sums, moved together by one transaction.
+//! The store: entries, tiles and what finds them, moved together by one
+//! transaction, in SQLite or PostgreSQL.
 //!
-//! Out of scope: what is appended and when (see [`crate::log`]), and what is
-//! answered to whom (see [`crate::api`]).
+//! Out of scope: what is appended and when (see [`crate::log`]), sums (see
+//! [`crate::ledger`], of which this holds the slices), and what is answered to
+//! whom (see [`crate::api`]).
 
 mod append;
+mod bundle;
+mod engine;
 mod read;
 
-use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
 
 use protocol::hash::Hash;
-use protocol::index::{Time, TreeSize};
+use protocol::index::{Index, Time, TreeSize};
 use protocol::mmr::Mmr;
-use protocol::record::Usage;
-use protocol::tile::{Tile, TileKind, WIDTH};
-use sqlx::SqlitePool;
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use protocol::tile::{MAX_LEVEL, Tile, TileKind, WIDTH};
+use sqlx::migrate::MigrateError;
 use uuid::Uuid;
 
-pub use append::{AppendError, Staged, TileRow};
-pub use read::{Leader, ModelSums, Page, Record, Stats, Sums, Window};
+use engine::{Engine, on};
 
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "log",
-    include_str!("../../../migrations/sqlite/0001_log.sql"),
-)];
+pub use append::{Append, AppendError, SliceRow, TileRow};
+pub use bundle::Sealed;
+pub use engine::Database;
+pub use read::{Page, TileBytes};
 
-/// The database of one log.
+/// Entries of an epoch of the mention table.
+const EPOCH: u64 = 16_384;
+
+/// The database of one log. Clones share its connections.
 #[derive(Clone, Debug)]
-pub struct Store {
-    /// One connection: SQLite has one writer at a time, and so has the log.
-    writer: SqlitePool,
-    readers: SqlitePool,
-}
+pub struct Store(Engine);
 
 /// Why the database can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +64,19 @@ impl StoreError {
     }
 }
 
+/// An entry as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Where it stands.
+    pub index: Index,
+    /// Its canonical bytes.
+    pub entry: Vec<u8>,
+    /// The signature of its receipt.
+    pub signature: [u8; 64],
+    /// Its receipt's id; not every kind has one.
+    pub receipt_id: Option<Uuid>,
+}
+
 /// Where the log stands: what the sequencer needs to go on.
 #[derive(Clone, Debug)]
 pub struct Chain {
@@ -76,49 +86,29 @@ pub struct Chain {
     pub time: Time,
     /// The hashes of each level's partial tile, lowest level first.
     pub edges: Vec<Vec<Hash>>,
+    /// The entries after the last full bundle.
+    pub tail: Vec<Arc<Record>>,
+}
+
+/// The log without entries.
+impl Default for Chain {
+    fn default() -> Self {
+        Self {
+            mmr: Mmr::EMPTY,
+            time: Time::from_secs(0).expect("zero is a time"),
+            edges: Vec::new(),
+            tail: Vec::new(),
+        }
+    }
 }
 
 impl Store {
-    /// Opens the SQLite database at `path`, creating it or bringing it up to date.
+    /// Opens a database, creating its tables or bringing them up to date.
     ///
     /// # Errors
     /// Not a database, not writable, or of a newer version.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A receipt is released when its transaction is on the disk, not before.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(10));
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await?;
-        let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
-            let name = (*name).into();
-            Migration::new(
-                *version,
-                name,
-                MigrationType::Simple,
-                sqlx::SqlStr::from_static(sql),
-                false,
-            )
-        });
-        match Migrator::with_migrations(migrations.collect())
-            .run(&writer)
-            .await
-        {
-            Ok(()) => {}
-            Err(MigrateError::VersionMissing(version)) => return Err(StoreError::Newer(version)),
-            Err(MigrateError::Execute(error)) => return Err(error.into()),
-            Err(error) => return Err(StoreError::Migrate(error)),
-        }
-        let readers = SqlitePoolOptions::new()
-            .max_connections(8)
-            .connect_with(options.read_only(true))
-            .await?;
-        Ok(Self { writer, readers })
+    pub async fn open(database: &Database) -> Result<Self, StoreError> {
+        Ok(Self(Engine::open(database).await?))
     }
 
     /// Where the log stands; the empty log where nothing was appended yet.
@@ -127,17 +117,12 @@ impl Store {
     /// The database failed or contradicts itself.
     pub async fn chain(&self) -> Result<Chain, StoreError> {
         // On the writer's connection: readers may keep all others busy.
-        let mut tx = self.writer.begin().await?;
-        let row: Option<(i64, Vec<u8>, i64)> = sqlx::query_as("SELECT size, peaks, time FROM log")
-            .fetch_optional(&mut *tx)
-            .await?;
+        let mut tx = self.0.writing().await?;
+        let row: Option<(i64, Vec<u8>, i64)> = on!(&mut tx, c => {
+            sqlx::query_as("SELECT size, peaks, time FROM log").fetch_optional(c).await?
+        });
         let Some((size, peaks, time)) = row else {
-            let time = Time::from_secs(0).expect("zero is a time");
-            return Ok(Chain {
-                mmr: Mmr::EMPTY,
-                time,
-                edges: Vec::new(),
-            });
+            return Ok(Chain::default());
         };
         let size = parse_size(size)?;
         let time = u64::try_from(time).ok().and_then(Time::from_secs);
@@ -145,42 +130,48 @@ impl Store {
         let mmr = Mmr::from_peaks(size, parse_hashes(&peaks)?).ok_or(StoreError::Damaged(
             "the number of peaks does not fit the size",
         ))?;
-        let mut edges = Vec::new();
-        for level in 0..=protocol::tile::MAX_LEVEL {
-            let tiles = (size.get() >> (8 * u32::from(level))) / WIDTH;
-            let edge = match Tile::within(TileKind::Hashes(level), tiles, size) {
-                Some(tile) => self.hashes(&mut tx, level, &tile).await?,
-                None => Vec::new(),
-            };
-            edges.push(edge);
+        let tail = tx.records(size.get() / WIDTH * WIDTH, size.get()).await?;
+        if tail.len() as u64 != size.get() % WIDTH {
+            return Err(StoreError::Damaged(
+                "the entries after the last full bundle are not those of the log's size",
+            ));
         }
-        Ok(Chain { mmr, time, edges })
+        let tail: Vec<_> = tail.into_iter().map(Arc::new).collect();
+        let mut edges = vec![tail.iter().map(|r| Hash::leaf(&r.entry)).collect()];
+        for level in 1..=MAX_LEVEL {
+            let n = (size.get() >> (8 * u32::from(level))) / WIDTH;
+            edges.push(match Tile::within(TileKind::Hashes(level), n, size) {
+                Some(tile) => tx.hashes(level, &tile).await?,
+                None => Vec::new(),
+            });
+        }
+        Ok(Chain {
+            mmr,
+            time,
+            edges,
+            tail,
+        })
+    }
+
+    /// Keeps the database in shape until it is closed.
+    pub async fn maintain(self) {
+        self.0.maintain().await;
     }
 
     /// Ends every connection; what was committed is in the file.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        self.0.close().await;
     }
-}
-
-/// What the sums need of a usage entry.
-#[derive(Clone, Debug)]
-pub struct Counted {
-    /// The record.
-    pub usage: Usage,
-    /// The UTC day of its time.
-    pub day: u64,
-}
-
-/// A UUID's bytes as the receipt tables hold them.
-fn id_bytes(id: &Uuid) -> Vec<u8> {
-    id.as_bytes().to_vec()
 }
 
 fn parse_size(size: i64) -> Result<TreeSize, StoreError> {
     let size = u64::try_from(size).ok().and_then(TreeSize::new);
     size.ok_or(StoreError::Damaged("the log's size is out of range"))
+}
+
+fn parse_index(index: i64) -> Result<Index, StoreError> {
+    let index = u64::try_from(index).ok().and_then(Index::new);
+    index.ok_or(StoreError::Damaged("an index is out of range"))
 }
 
 fn parse_hashes(bytes: &[u8]) -> Result<Vec<Hash>, StoreError> {
@@ -191,20 +182,20 @@ fn parse_hashes(bytes: &[u8]) -> Result<Vec<Hash>, StoreError> {
     Ok(chunks.iter().copied().map(Hash::from_bytes).collect())
 }
 
-fn parse_hash(bytes: &[u8]) -> Result<Hash, StoreError> {
-    let hash = <[u8; 32]>::try_from(bytes).map(Hash::from_bytes);
-    hash.map_err(|_| StoreError::Damaged("a hash is not 32 bytes"))
+/// A receipt id as the tables hold it: 16 bytes, zero where there is none.
+fn id_bytes(id: Option<Uuid>) -> [u8; 16] {
+    *id.unwrap_or(Uuid::nil()).as_bytes()
+}
+
+fn parse_id(bytes: [u8; 16]) -> Option<Uuid> {
+    Some(Uuid::from_bytes(bytes)).filter(|id| !id.is_nil())
 }
 
 fn to_i64(value: u64) -> i64 {
     i64::try_from(value).expect("indices, times and days stay below 2^53")
 }
 
-/// The first 8 bytes of a commitment: the key of the response table.
-fn head(commitment: &Hash) -> i64 {
-    let bytes = commitment
-        .as_bytes()
-        .first_chunk()
-        .expect("32 bytes hold 8");
-    i64::from_be_bytes(*bytes)
+/// The first 8 bytes of a hash: what the mention table holds of it.
+fn head(hash: &Hash) -> [u8; 8] {
+    *hash.as_bytes().first_chunk().expect("32 bytes hold 8")
 }

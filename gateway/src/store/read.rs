@@ -1,31 +1,25 @@
-//! What the store answers: records, tiles and sums, each with the log's size
-//! it was read at, in one transaction.
+//! What the store answers: records and tiles, each of one state of the log.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
+use bytes::Bytes;
 use protocol::hash::Hash;
 use protocol::index::{Index, TreeSize};
-use protocol::name::Address;
-use protocol::record::{Link, Source};
 use protocol::tile::{Tile, TileKind, WIDTH, push_entry};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
 use uuid::Uuid;
 
-use super::append::{link_code, source_code};
-use super::{Store, StoreError, head, id_bytes, parse_hash, parse_hashes, parse_size, to_i64};
+use super::append::SliceRow;
+use super::bundle::{Sealed, decompress};
+use super::engine::{Tx, on};
+use super::{
+    EPOCH, Record, Store, StoreError, head, parse_hashes, parse_id, parse_index, parse_size, to_i64,
+};
 
-/// An entry as it is stored.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// Where it stands.
-    pub index: Index,
-    /// Its canonical bytes.
-    pub entry: Vec<u8>,
-    /// The signature of its receipt.
-    pub signature: [u8; 64],
-    /// Its receipt's id; entry 0 has none.
-    pub receipt_id: Option<Uuid>,
-}
+/// Epochs that one statement looks through.
+const EPOCHS: u64 = 64;
+
+/// A number, entries, signatures and receipt ids: of a bundle, or of one entry.
+type Row = (i64, Vec<u8>, Vec<u8>, Vec<u8>);
 
 /// Part of a list, and the size it was read at.
 #[derive(Clone, Debug)]
@@ -38,119 +32,34 @@ pub struct Page {
     pub more: bool,
 }
 
-/// Sums of usage entries; absent counts are 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
-    /// Usage entries.
-    pub records: u64,
-    /// Prompt tokens.
-    pub input: u64,
-    /// Of these read from a cache.
-    pub cache_read: u64,
-    /// Of these written to a cache.
-    pub cache_write: u64,
-    /// Generated tokens.
-    pub output: u64,
-    /// Of these reasoning.
-    pub reasoning: u64,
-}
-
-/// UTC days, both included, since 1970-01-01.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// The first day.
-    pub from: u64,
-    /// The last day.
-    pub to: u64,
-}
-
-/// What a model was used.
+/// A tile's bytes.
 #[derive(Clone, Debug)]
-pub struct ModelSums {
-    /// How it was observed.
-    pub source: Source,
-    /// The provider's name.
-    pub provider: String,
-    /// The model; empty where the entries have none.
-    pub model: String,
-    /// The sums.
-    pub sums: Sums,
+pub enum TileBytes {
+    /// As they are.
+    Plain(Bytes),
+    /// Compressed with zstd, as all full bundles are stored.
+    Zstd(Bytes),
 }
 
-/// A row of a leaderboard.
-#[derive(Clone, Copy, Debug)]
-pub struct Leader {
-    /// Whose it is.
-    pub key_id: Hash,
-    /// The sums.
-    pub sums: Sums,
-}
-
-/// The log as a whole.
-#[derive(Clone, Debug)]
-pub struct Stats {
-    /// The log's size.
-    pub size: TreeSize,
-    /// Distinct key ids.
-    pub users: u64,
-    /// Distinct (provider, model).
-    pub models: u64,
-    /// Distinct wallets.
-    pub wallets: u64,
-    /// Sums by source.
-    pub sources: Vec<(Source, Sums)>,
-    /// Usage entries by outcome.
-    pub outcomes: Vec<(String, u64)>,
-}
-
-type SumRow = (i64, i64, i64, i64, i64, i64);
-type RecordRow = (i64, Vec<u8>, Vec<u8>, Option<Vec<u8>>);
-type ModelRow = (i64, String, String, i64, i64, i64, i64, i64, i64);
-type LeaderRow = (Vec<u8>, i64, i64, i64, i64, i64, i64);
-
-/// The sums' columns, summed over rows.
-macro_rules! summed {
-    () => {
-        "CAST(COALESCE(SUM(t.records), 0) AS BIGINT), CAST(COALESCE(SUM(t.input), 0) AS BIGINT),
-         CAST(COALESCE(SUM(t.cache_read), 0) AS BIGINT), CAST(COALESCE(SUM(t.cache_write), 0) AS BIGINT),
-         CAST(COALESCE(SUM(t.output), 0) AS BIGINT), CAST(COALESCE(SUM(t.reasoning), 0) AS BIGINT)"
-    };
-}
-
-/// The sums' columns of one row.
-macro_rules! columns {
-    () => {
-        "t.records, t.input, t.cache_read, t.cache_write, t.output, t.reasoning"
-    };
+impl TileBytes {
+    /// The tile's bytes as they are.
+    ///
+    /// # Errors
+    /// What is stored can't be decompressed.
+    pub fn plain(self) -> Result<Bytes, StoreError> {
+        match self {
+            Self::Plain(bytes) => Ok(bytes),
+            Self::Zstd(stored) => decompress(&stored).map(Bytes::from),
+        }
+    }
 }
 
 impl Store {
-    /// A read transaction, the log's size in it, and the window of `days` that
-    /// ends with `today` or with the newest entry's day, if that is later.
-    async fn windowed(
-        &self,
-        days: Option<u32>,
-        today: u64,
-    ) -> Result<(Transaction<'static, Sqlite>, TreeSize, Option<Window>), StoreError> {
-        let (mut tx, size) = self.snapshot().await?;
-        let Some(days) = days else {
-            return Ok((tx, size, None));
-        };
-        let newest: Option<i64> = sqlx::query_scalar("SELECT time FROM log")
-            .fetch_optional(&mut *tx)
-            .await?;
-        let to = today.max(unsigned(newest.unwrap_or(0)) / 86_400);
-        let from = to.saturating_sub(u64::from(days).saturating_sub(1));
-        Ok((tx, size, Some(Window { from, to })))
-    }
-
     /// A read transaction and the log's size in it.
-    async fn snapshot(&self) -> Result<(Transaction<'static, Sqlite>, TreeSize), StoreError> {
-        let mut tx = self.readers.begin().await?;
-        let size: Option<i64> = sqlx::query_scalar("SELECT size FROM log")
-            .fetch_optional(&mut *tx)
-            .await?;
-        Ok((tx, parse_size(size.unwrap_or(0))?))
+    async fn snapshot(&self) -> Result<(Tx, TreeSize), StoreError> {
+        let mut tx = self.0.reading().await?;
+        let size = tx.size().await?;
+        Ok((tx, size))
     }
 
     /// Whether the database answers.
@@ -166,12 +75,9 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn record(&self, index: Index) -> Result<Option<Record>, StoreError> {
-        let row: Option<RecordRow> =
-            sqlx::query_as("SELECT idx, entry, signature, receipt_id FROM record WHERE idx = $1")
-                .bind(to_i64(index.get()))
-                .fetch_optional(&self.readers)
-                .await?;
-        row.map(record).transpose()
+        let mut tx = self.0.reading().await?;
+        let found = tx.records(index.get(), index.get() + 1).await?;
+        Ok(found.into_iter().next())
     }
 
     /// Up to `limit` entries above `after`, ascending.
@@ -180,14 +86,15 @@ impl Store {
     /// The database failed.
     pub async fn records(&self, after: Option<Index>, limit: u32) -> Result<Page, StoreError> {
         let (mut tx, size) = self.snapshot().await?;
-        let rows: Vec<RecordRow> = sqlx::query_as(
-            "SELECT idx, entry, signature, receipt_id FROM record WHERE idx > $1 ORDER BY idx LIMIT $2",
-        )
-        .bind(after.map_or(-1, |i| to_i64(i.get())))
-        .bind(i64::from(limit) + 1)
-        .fetch_all(&mut *tx)
-        .await?;
-        page(size, rows, limit)
+        let from = after.map_or(0, |after| after.get() + 1);
+        let to = size.get().min(from + u64::from(limit));
+        let records = tx.records(from, to).await?;
+        let more = to < size.get();
+        Ok(Page {
+            size,
+            records,
+            more,
+        })
     }
 
     /// Up to `limit` entries of a key id above `after`, ascending.
@@ -201,18 +108,24 @@ impl Store {
         limit: u32,
     ) -> Result<Page, StoreError> {
         let (mut tx, size) = self.snapshot().await?;
-        let rows: Vec<RecordRow> = sqlx::query_as(
-            "SELECT record.idx, record.entry, record.signature, record.receipt_id
-             FROM user_record JOIN record ON record.idx = user_record.idx
-             WHERE user_record.user = (SELECT id FROM user WHERE key_id = $1) AND user_record.idx > $2
-             ORDER BY user_record.idx LIMIT $3",
-        )
-        .bind(key_id.as_bytes().to_vec())
-        .bind(after.map_or(-1, |i| to_i64(i.get())))
-        .bind(i64::from(limit) + 1)
-        .fetch_all(&mut *tx)
-        .await?;
-        page(size, rows, limit)
+        let limit = usize::try_from(limit).expect("a limit is at most 1,000");
+        let mut from = after.map_or(0, |after| after.get() + 1);
+        let field = format!(r#","key_id":"{key_id}","#);
+        let mut records = Vec::new();
+        while from < size.get() && records.len() <= limit {
+            let wanted = limit + 1 - records.len();
+            let (found, next) = tx.mentions(&key_id, from, size, wanted).await?;
+            let entries = tx.at(&found).await?;
+            records.extend(entries.into_iter().filter(|r| holds(&r.entry, &field)));
+            from = next;
+        }
+        let more = records.len() > limit;
+        records.truncate(limit);
+        Ok(Page {
+            size,
+            records,
+            more,
+        })
     }
 
     /// The entry of a receipt id.
@@ -220,14 +133,17 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn receipt(&self, id: &Uuid) -> Result<Option<Record>, StoreError> {
-        let row: Option<RecordRow> = sqlx::query_as(
-            "SELECT record.idx, record.entry, record.signature, record.receipt_id
-             FROM receipt JOIN record ON record.idx = receipt.idx WHERE receipt.id = $1",
-        )
-        .bind(id_bytes(id))
-        .fetch_optional(&self.readers)
-        .await?;
-        row.map(record).transpose()
+        let mut tx = self.0.reading().await?;
+        let id = id.as_bytes().to_vec();
+        let index: Option<i64> = on!(&mut tx, c => {
+            sqlx::query_scalar("SELECT idx FROM receipt WHERE id = $1")
+                .bind(id)
+                .fetch_optional(c)
+                .await?
+        });
+        let Some(index) = index else { return Ok(None) };
+        let index = parse_index(index)?.get();
+        Ok(tx.records(index, index + 1).await?.into_iter().next())
     }
 
     /// Those of the commitments to response ids that entries hold. Asked by
@@ -236,25 +152,21 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn known_responses(&self, asked: &[Hash]) -> Result<HashSet<Hash>, StoreError> {
+        let mut tx = self.0.writing().await?;
+        let size = tx.size().await?;
         let mut known = HashSet::new();
-        for chunk in asked.chunks(256) {
-            let mut select = QueryBuilder::<Sqlite>::new(
-                "SELECT response.head, record.entry FROM response
-                 JOIN record ON record.idx = response.idx WHERE response.head IN (",
-            );
-            let mut list = select.separated(", ");
-            for commitment in chunk {
-                list.push_bind(head(commitment));
+        for commitment in asked {
+            // The table knows 8 bytes; the entry, whose last field it is, all.
+            let field = format!(r#","response":"{commitment}"}}"#);
+            let mut from = 0;
+            while from < size.get() && !known.contains(commitment) {
+                let (found, next) = tx.mentions(commitment, from, size, 16).await?;
+                let entries = tx.at(&found).await?;
+                if entries.iter().any(|r| r.entry.ends_with(field.as_bytes())) {
+                    known.insert(*commitment);
+                }
+                from = next;
             }
-            select.push(")");
-            let rows: Vec<(i64, Vec<u8>)> = select.build_query_as().fetch_all(&self.writer).await?;
-            let entries: HashMap<i64, Vec<u8>> = rows.into_iter().collect();
-            known.extend(chunk.iter().filter(|commitment| {
-                // The table knows 8 bytes; the entry, whose last field it is, all.
-                let field = format!(r#","response":"{commitment}"}}"#);
-                let entry = entries.get(&head(commitment));
-                entry.is_some_and(|entry| entry.ends_with(field.as_bytes()))
-            }));
         }
         Ok(known)
     }
@@ -263,59 +175,212 @@ impl Store {
     ///
     /// # Errors
     /// The database failed.
-    pub async fn tile(&self, tile: &Tile) -> Result<Option<Vec<u8>>, StoreError> {
+    pub async fn tile(&self, tile: &Tile) -> Result<Option<TileBytes>, StoreError> {
         let (mut tx, size) = self.snapshot().await?;
         let there = Tile::within(tile.kind(), tile.n(), size);
         if there.is_none_or(|there| there.width() < tile.width()) {
             return Ok(None);
         }
-        let bytes = match tile.kind() {
-            TileKind::Hashes(level) => {
-                let hashes = self.hashes(&mut tx, level, tile).await?;
-                hashes.iter().flat_map(|h| *h.as_bytes()).collect()
+        if let TileKind::Hashes(level) = tile.kind() {
+            let hashes = tx.hashes(level, tile).await?;
+            let bytes = hashes
+                .iter()
+                .flat_map(|h| *h.as_bytes())
+                .collect::<Vec<u8>>();
+            return Ok(Some(TileBytes::Plain(bytes.into())));
+        }
+        if u64::from(tile.width()) == WIDTH {
+            return tx.full(tile).await.map(Some);
+        }
+        let from = tile.n() * WIDTH;
+        let records = tx.records(from, from + u64::from(tile.width())).await?;
+        let mut bytes = Vec::new();
+        for record in &records {
+            match tile.kind() {
+                TileKind::Entries => push_entry(&mut bytes, &record.entry),
+                _ => bytes.extend_from_slice(&record.signature),
             }
-            TileKind::Entries => {
-                let entries: Vec<Vec<u8>> = sqlx::query_scalar(
-                    "SELECT entry FROM record WHERE idx >= $1 AND idx < $2 ORDER BY idx",
-                )
-                .bind(first(tile))
-                .bind(first(tile) + i64::from(tile.width()))
-                .fetch_all(&mut *tx)
-                .await?;
-                let mut bundle = Vec::with_capacity(entries.iter().map(|e| e.len() + 2).sum());
-                entries
-                    .iter()
-                    .for_each(|entry| push_entry(&mut bundle, entry));
-                bundle
-            }
-            TileKind::Receipts => {
-                let signatures: Vec<Vec<u8>> = sqlx::query_scalar(
-                    "SELECT signature FROM record WHERE idx >= $1 AND idx < $2 ORDER BY idx",
-                )
-                .bind(first(tile))
-                .bind(first(tile) + i64::from(tile.width()))
-                .fetch_all(&mut *tx)
-                .await?;
-                signatures.concat()
-            }
+        }
+        Ok(Some(TileBytes::Plain(bytes.into())))
+    }
+
+    /// The ledger's slices as they were last written.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn slices(&self) -> Result<Vec<SliceRow>, StoreError> {
+        let mut tx = self.0.reading().await?;
+        let rows: Vec<(i64, i64, Vec<u8>)> = on!(&mut tx, c => {
+            sqlx::query_as("SELECT number, through, state FROM slice ORDER BY number")
+                .fetch_all(c)
+                .await?
+        });
+        let damaged = StoreError::Damaged;
+        let row = |(number, through, state)| {
+            Ok(SliceRow {
+                number: u8::try_from(number).map_err(|_| damaged("a slice above 255"))?,
+                through: parse_size(through)?,
+                state,
+            })
         };
-        Ok(Some(bytes))
+        rows.into_iter().map(row).collect()
+    }
+
+    /// The entries of bundle `n` from index `from` on.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn bundle(&self, n: u64, from: TreeSize) -> Result<Vec<Record>, StoreError> {
+        let mut tx = self.0.reading().await?;
+        tx.records(from.get().max(n * WIDTH), (n + 1) * WIDTH).await
+    }
+}
+
+impl Tx {
+    async fn size(&mut self) -> Result<TreeSize, StoreError> {
+        let size: Option<i64> = on!(self, c => {
+            sqlx::query_scalar("SELECT size FROM log").fetch_optional(c).await?
+        });
+        parse_size(size.unwrap_or(0))
+    }
+
+    /// The entries from index `from` to before `to`, as far as there are any.
+    pub(super) async fn records(&mut self, from: u64, to: u64) -> Result<Vec<Record>, StoreError> {
+        let rows: Vec<Row> = on!(&mut *self, c => {
+            sqlx::query_as(
+                "SELECT n, entries, signatures, receipt_ids FROM bundle WHERE n >= $1 AND n < $2 ORDER BY n",
+            )
+            .bind(to_i64(from / WIDTH))
+            .bind(to_i64(to.div_ceil(WIDTH)))
+            .fetch_all(c)
+            .await?
+        });
+        let mut records = Vec::new();
+        for (n, entries, signatures, receipt_ids) in rows {
+            let sealed = Sealed {
+                n: parse_index(n)?.get(),
+                entries,
+                signatures,
+                receipt_ids,
+            };
+            let bundle = sealed.records()?.into_iter();
+            records.extend(bundle.filter(|r| (from..to).contains(&r.index.get())));
+        }
+        let rows: Vec<Row> = on!(self, c => {
+            sqlx::query_as(
+                "SELECT idx, entry, signature, receipt_id FROM tail WHERE idx >= $1 AND idx < $2 ORDER BY idx",
+            )
+            .bind(to_i64(from))
+            .bind(to_i64(to))
+            .fetch_all(c)
+            .await?
+        });
+        for (index, entry, signature, id) in rows {
+            let (Ok(signature), Ok(id)) = (signature.try_into(), id.try_into()) else {
+                return Err(StoreError::Damaged("a signature or a receipt id is cut"));
+            };
+            records.push(Record {
+                index: parse_index(index)?,
+                entry,
+                signature,
+                receipt_id: parse_id(id),
+            });
+        }
+        Ok(records)
+    }
+
+    /// The entries at these indices, which ascend.
+    async fn at(&mut self, indices: &[u64]) -> Result<Vec<Record>, StoreError> {
+        let mut found = Vec::with_capacity(indices.len());
+        for bundle in indices.chunk_by(|a, b| a / WIDTH == b / WIDTH) {
+            let (Some(first), Some(last)) = (bundle.first(), bundle.last()) else {
+                continue;
+            };
+            let records = self.records(*first, last + 1).await?;
+            found.extend(
+                records
+                    .into_iter()
+                    .filter(|r| bundle.contains(&r.index.get())),
+            );
+        }
+        Ok(found)
+    }
+
+    /// Up to `limit` entries from index `from` on that may name `hash`, and
+    /// the index from which on to look for more.
+    async fn mentions(
+        &mut self,
+        hash: &Hash,
+        from: u64,
+        size: TreeSize,
+        limit: usize,
+    ) -> Result<(Vec<u64>, u64), StoreError> {
+        let first = from / EPOCH;
+        let end = (first + EPOCHS).min(size.get() / EPOCH + 1);
+        let head = head(hash).to_vec();
+        let rows: Vec<i64> = on!(self, c => {
+            sqlx::query_scalar(
+                "WITH RECURSIVE e(epoch) AS (SELECT $1 UNION ALL SELECT epoch + 1 FROM e WHERE epoch + 1 < $2)
+                 SELECT mention.idx FROM e JOIN mention ON mention.epoch = e.epoch
+                 WHERE mention.head = $3 AND mention.idx >= $4 ORDER BY mention.idx LIMIT $5",
+            )
+            .bind(to_i64(first))
+            .bind(to_i64(end))
+            .bind(head)
+            .bind(to_i64(from))
+            .bind(limit as i64)
+            .fetch_all(c)
+            .await?
+        });
+        let found: Vec<u64> = rows
+            .into_iter()
+            .map(|index| Ok(parse_index(index)?.get()))
+            .collect::<Result<_, StoreError>>()?;
+        let next = match found.last() {
+            Some(last) if found.len() == limit => last + 1,
+            _ => end * EPOCH,
+        };
+        Ok((found, next))
+    }
+
+    /// A full bundle of entries or of receipts' signatures.
+    async fn full(&mut self, tile: &Tile) -> Result<TileBytes, StoreError> {
+        const ENTRIES: &str = "SELECT entries FROM bundle WHERE n = $1";
+        const SIGNATURES: &str = "SELECT signatures FROM bundle WHERE n = $1";
+        let entries = tile.kind() == TileKind::Entries;
+        let stored: Option<Vec<u8>> = on!(self, c => {
+            sqlx::query_scalar(if entries { ENTRIES } else { SIGNATURES })
+                .bind(to_i64(tile.n()))
+                .fetch_optional(c)
+                .await?
+        });
+        let stored = stored.ok_or(StoreError::Damaged("a bundle is missing"))?;
+        Ok(if entries {
+            TileBytes::Zstd(stored.into())
+        } else {
+            TileBytes::Plain(stored.into())
+        })
     }
 
     /// The hashes of a tile that the log is known to hold.
-    pub(super) async fn hashes(
-        &self,
-        tx: &mut SqliteConnection,
-        level: u8,
-        tile: &Tile,
-    ) -> Result<Vec<Hash>, StoreError> {
-        let bytes: Option<Vec<u8>> =
+    pub(super) async fn hashes(&mut self, level: u8, tile: &Tile) -> Result<Vec<Hash>, StoreError> {
+        let stored: Option<Vec<u8>> = on!(&mut *self, c => {
             sqlx::query_scalar("SELECT hashes FROM tile WHERE level = $1 AND n = $2")
                 .bind(i64::from(level))
                 .bind(to_i64(tile.n()))
-                .fetch_optional(tx)
-                .await?;
-        let mut hashes = parse_hashes(&bytes.unwrap_or_default())?;
+                .fetch_optional(c)
+                .await?
+        });
+        let mut hashes = match stored {
+            Some(stored) => parse_hashes(&stored)?,
+            // The edge of level 0 is not stored: it follows from the entries.
+            None if level == 0 => {
+                let from = tile.n() * WIDTH;
+                let records = self.records(from, from + u64::from(tile.width())).await?;
+                records.iter().map(|r| Hash::leaf(&r.entry)).collect()
+            }
+            None => Vec::new(),
+        };
         if hashes.len() < usize::from(tile.width()) {
             return Err(StoreError::Damaged(
                 "a tile is missing or shorter than the log's size says",
@@ -324,296 +389,8 @@ impl Store {
         hashes.truncate(tile.width().into());
         Ok(hashes)
     }
-
-    /// The log as a whole.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn stats(&self) -> Result<Stats, StoreError> {
-        let (mut tx, size) = self.snapshot().await?;
-        let (users, models, wallets): (i64, i64, i64) = sqlx::query_as(
-            "SELECT (SELECT COUNT(*) FROM user),
-                    (SELECT COUNT(*) FROM (SELECT DISTINCT provider, model FROM model_total WHERE model <> '') d),
-                    (SELECT COUNT(*) FROM (SELECT DISTINCT wallet FROM wallet_total) d)",
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        let sources = source_sums(
-            sqlx::query_as(concat!(
-                "SELECT t.source, ",
-                summed!(),
-                " FROM model_total t GROUP BY t.source ORDER BY t.source"
-            ))
-            .fetch_all(&mut *tx)
-            .await?,
-        )?;
-        let outcomes: Vec<(String, i64)> = sqlx::query_as("SELECT outcome, records FROM outcome")
-            .fetch_all(&mut *tx)
-            .await?;
-        Ok(Stats {
-            size,
-            users: unsigned(users),
-            models: unsigned(models),
-            wallets: unsigned(wallets),
-            sources,
-            outcomes: outcomes
-                .into_iter()
-                .map(|(o, n)| (o, unsigned(n)))
-                .collect(),
-        })
-    }
-
-    /// What each model was used, by total, in a window or ever.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn models(
-        &self,
-        days: Option<u32>,
-        today: u64,
-    ) -> Result<(TreeSize, Option<Window>, Vec<ModelSums>), StoreError> {
-        let (mut tx, size, window) = self.windowed(days, today).await?;
-        let rows: Vec<ModelRow> = match window {
-            None => {
-                sqlx::query_as(concat!(
-                    "SELECT t.source, t.provider, t.model, ",
-                    columns!(),
-                    " FROM model_total t
-                     ORDER BY t.input + t.output DESC, t.source, t.provider, t.model"
-                ))
-                .fetch_all(&mut *tx)
-                .await?
-            }
-            Some(window) => {
-                sqlx::query_as(concat!(
-                    "SELECT t.source, t.provider, t.model, ",
-                    summed!(),
-                    " FROM model_day t
-                     WHERE t.day BETWEEN $1 AND $2 GROUP BY t.source, t.provider, t.model
-                     ORDER BY SUM(t.input + t.output) DESC, t.source, t.provider, t.model"
-                ))
-                .bind(to_i64(window.from))
-                .bind(to_i64(window.to))
-                .fetch_all(&mut *tx)
-                .await?
-            }
-        };
-        let models = rows.into_iter().map(model).collect::<Result<_, _>>()?;
-        Ok((size, window, models))
-    }
-
-    /// The key ids with the highest totals, in a window or ever.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn leaders(
-        &self,
-        source: Source,
-        days: Option<u32>,
-        today: u64,
-        limit: u32,
-    ) -> Result<(TreeSize, Option<Window>, Vec<Leader>), StoreError> {
-        let (mut tx, size, window) = self.windowed(days, today).await?;
-        let rows: Vec<LeaderRow> = match window {
-            None => {
-                sqlx::query_as(concat!(
-                    "SELECT u.key_id, ",
-                    columns!(),
-                    " FROM user_total t JOIN user u ON u.id = t.user
-                     WHERE t.source = $1 ORDER BY t.input + t.output DESC, u.key_id LIMIT $2"
-                ))
-                .bind(source_code(source))
-                .bind(i64::from(limit))
-                .fetch_all(&mut *tx)
-                .await?
-            }
-            Some(window) => {
-                sqlx::query_as(concat!(
-                    "SELECT u.key_id, ",
-                    summed!(),
-                    " FROM user_day t JOIN user u ON u.id = t.user
-                     WHERE t.source = $1 AND t.day BETWEEN $3 AND $4 GROUP BY u.key_id
-                     ORDER BY SUM(t.input + t.output) DESC, u.key_id LIMIT $2"
-                ))
-                .bind(source_code(source))
-                .bind(i64::from(limit))
-                .bind(to_i64(window.from))
-                .bind(to_i64(window.to))
-                .fetch_all(&mut *tx)
-                .await?
-            }
-        };
-        let leaders = rows.into_iter().map(leader).collect::<Result<_, _>>()?;
-        Ok((size, window, leaders))
-    }
-
-    /// The key ids with the highest totals of one model's name.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn model_leaders(
-        &self,
-        source: Source,
-        model: &str,
-        limit: u32,
-    ) -> Result<(TreeSize, Vec<Leader>), StoreError> {
-        let (mut tx, size) = self.snapshot().await?;
-        let rows: Vec<LeaderRow> = sqlx::query_as(concat!(
-            "SELECT u.key_id, ",
-            summed!(),
-            " FROM user_model t JOIN user u ON u.id = t.user
-             WHERE t.model = $1 AND t.source = $2 GROUP BY u.key_id
-             ORDER BY SUM(t.input + t.output) DESC, u.key_id LIMIT $3"
-        ))
-        .bind(model.to_owned())
-        .bind(source_code(source))
-        .bind(i64::from(limit))
-        .fetch_all(&mut *tx)
-        .await?;
-        Ok((
-            size,
-            rows.into_iter().map(leader).collect::<Result<_, _>>()?,
-        ))
-    }
-
-    /// What a key id used: by source, and by model.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn user(
-        &self,
-        key_id: Hash,
-    ) -> Result<(TreeSize, Vec<(Source, Sums)>, Vec<ModelSums>), StoreError> {
-        let (mut tx, size) = self.snapshot().await?;
-        let sources = source_sums(
-            sqlx::query_as(concat!(
-                "SELECT t.source, ",
-                columns!(),
-                " FROM user_total t
-                 WHERE t.user = (SELECT id FROM user WHERE key_id = $1) ORDER BY t.source"
-            ))
-            .bind(key_id.as_bytes().to_vec())
-            .fetch_all(&mut *tx)
-            .await?,
-        )?;
-        let models: Vec<ModelRow> = sqlx::query_as(concat!(
-            "SELECT t.source, t.provider, t.model, ",
-            columns!(),
-            " FROM user_model t
-             WHERE t.user = (SELECT id FROM user WHERE key_id = $1)
-             ORDER BY t.source, t.provider, t.model"
-        ))
-        .bind(key_id.as_bytes().to_vec())
-        .fetch_all(&mut *tx)
-        .await?;
-        Ok((
-            size,
-            sources,
-            models.into_iter().map(model).collect::<Result<_, _>>()?,
-        ))
-    }
-
-    /// What names a wallet, by source, for one kind of link.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn wallet(
-        &self,
-        wallet: Address,
-    ) -> Result<(TreeSize, [Vec<(Source, Sums)>; 2]), StoreError> {
-        let (mut tx, size) = self.snapshot().await?;
-        let mut lists = [Vec::new(), Vec::new()];
-        for (list, link) in lists.iter_mut().zip([Link::Bound, Link::Claimed]) {
-            *list = source_sums(
-                sqlx::query_as(concat!(
-                    "SELECT t.source, ",
-                    columns!(),
-                    " FROM wallet_total t
-                     WHERE t.wallet = $1 AND t.link = $2 ORDER BY t.source"
-                ))
-                .bind(wallet.as_bytes().to_vec())
-                .bind(link_code(link))
-                .fetch_all(&mut *tx)
-                .await?,
-            )?;
-        }
-        Ok((size, lists))
-    }
 }
 
-fn first(tile: &Tile) -> i64 {
-    to_i64(tile.n() * WIDTH)
-}
-
-fn page(size: TreeSize, rows: Vec<RecordRow>, limit: u32) -> Result<Page, StoreError> {
-    let mut records = rows
-        .into_iter()
-        .map(record)
-        .collect::<Result<Vec<_>, _>>()?;
-    let limit = usize::try_from(limit).expect("a limit is at most 1,000");
-    let more = records.len() > limit;
-    records.truncate(limit);
-    Ok(Page {
-        size,
-        records,
-        more,
-    })
-}
-
-fn record((index, entry, signature, id): RecordRow) -> Result<Record, StoreError> {
-    let index = u64::try_from(index).ok().and_then(Index::new);
-    let receipt_id = id.map(|id| Uuid::from_slice(&id)).transpose();
-    Ok(Record {
-        index: index.ok_or(StoreError::Damaged("an index is out of range"))?,
-        entry,
-        signature: <[u8; 64]>::try_from(signature)
-            .map_err(|_| StoreError::Damaged("a signature is not 64 bytes"))?,
-        receipt_id: receipt_id.map_err(|_| StoreError::Damaged("a receipt id is not 16 bytes"))?,
-    })
-}
-
-fn source(code: i64) -> Result<Source, StoreError> {
-    let known = Source::ALL.iter().find(|s| source_code(**s) == code);
-    known
-        .copied()
-        .ok_or(StoreError::Damaged("an unknown source"))
-}
-
-type SourceRow = (i64, i64, i64, i64, i64, i64, i64);
-
-fn source_sums(rows: Vec<SourceRow>) -> Result<Vec<(Source, Sums)>, StoreError> {
-    let row = |(code, a, b, c, d, e, f)| Ok((source(code)?, sums((a, b, c, d, e, f))));
-    rows.into_iter().map(row).collect()
-}
-
-fn model((code, provider, model, a, b, c, d, e, f): ModelRow) -> Result<ModelSums, StoreError> {
-    Ok(ModelSums {
-        source: source(code)?,
-        provider,
-        model,
-        sums: sums((a, b, c, d, e, f)),
-    })
-}
-
-fn leader((key_id, a, b, c, d, e, f): LeaderRow) -> Result<Leader, StoreError> {
-    Ok(Leader {
-        key_id: parse_hash(&key_id)?,
-        sums: sums((a, b, c, d, e, f)),
-    })
-}
-
-fn sums((records, input, cache_read, cache_write, output, reasoning): SumRow) -> Sums {
-    Sums {
-        records: unsigned(records),
-        input: unsigned(input),
-        cache_read: unsigned(cache_read),
-        cache_write: unsigned(cache_write),
-        output: unsigned(output),
-        reasoning: unsigned(reasoning),
-    }
-}
-
-/// Sums only grow from 0; a negative one can't be stored.
-fn unsigned(sum: i64) -> u64 {
-    u64::try_from(sum).unwrap_or(0)
+fn holds(entry: &[u8], field: &str) -> bool {
+    memchr::memmem::find(entry, field.as_bytes()).is_some()
 }

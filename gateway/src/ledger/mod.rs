@@ -1,0 +1,575 @@
+//! The ledger: running sums over the log's usage entries, exact at one size.
+//!
+//! It lives in memory and is a function of the entries. In the database it
+//! lies in 256 slices, each holding the accounts whose key falls on it, and
+//! each as of a size of its own. Every append that crosses a multiple of
+//! [`STRIDE`] writes the next slice in its transaction; a start loads the
+//! slices and reads only the entries since the oldest of them, at most
+//! `256 * STRIDE` and those of one batch.
+//!
+//! ```text
+//!           slice 0     slice 1     slice 2         slice 255
+//! as of     131,072     131,584       512    ..      130,560      size 131,700
+//!                                      └── entries from here on are read again
+//! ```
+//! Sums in tables would touch five pages of an index for each record; these
+//! cost a hundred bytes. Out of scope: I/O, and what an answer looks like.
+
+mod board;
+mod state;
+mod sums;
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash as StdHash;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use protocol::hash::Hash;
+use protocol::index::{Index, Time, TreeSize};
+use protocol::name::{Address, Name};
+use protocol::record::{Link, Outcome, Source, Usage};
+
+use board::Boards;
+pub use board::{Board, Leader};
+pub use state::Damaged;
+use sums::Cells;
+pub use sums::Sums;
+
+/// Slices there are.
+const SLICES: usize = 256;
+
+/// Entries between two slices' writing.
+pub const STRIDE: u64 = 512;
+
+/// UTC days, both included, since 1970-01-01.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// The first day.
+    pub from: u64,
+    /// The last day.
+    pub to: u64,
+}
+
+/// What is told apart in sums: a model of a provider, as observed in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Category {
+    /// How the records were observed.
+    pub source: Source,
+    /// The provider.
+    pub provider: Name,
+    /// The model, if one was named.
+    pub model: Option<Name>,
+}
+
+/// The log as a whole.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// Distinct key ids.
+    pub users: u64,
+    /// Distinct (provider, model).
+    pub models: u64,
+    /// Distinct wallets.
+    pub wallets: u64,
+    /// Sums by source.
+    pub sources: Vec<(Source, Sums)>,
+    /// Usage entries by outcome, in the order of [`Outcome::ALL`].
+    pub outcomes: Vec<(Outcome, u64)>,
+}
+
+/// The number of a category or an account in this process.
+type Number = u32;
+
+/// A key id's sums.
+#[derive(Debug, Default)]
+struct User {
+    models: Cells<Number>,
+    days: Cells<(u32, Source)>,
+}
+
+/// A category's sums.
+#[derive(Debug, Default)]
+struct Model {
+    all: Sums,
+    days: Cells<u32>,
+    outcomes: [u64; Outcome::ALL.len()],
+}
+
+/// A wallet's sums.
+#[derive(Debug, Default)]
+struct Wallet {
+    links: Cells<(Link, Source)>,
+}
+
+/// Accounts of one kind: numbered as they come, found by their keys.
+#[derive(Debug)]
+struct Table<K, A> {
+    numbers: HashMap<K, Number>,
+    accounts: Vec<Account<K, A>>,
+    /// The accounts of each slice.
+    slices: Vec<Vec<Number>>,
+}
+
+#[derive(Debug)]
+struct Account<K, A> {
+    key: K,
+    slice: u8,
+    sums: A,
+}
+
+/// A ledger that one task adds to and many read. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<RwLock<Ledger>>);
+
+impl Shared {
+    /// Shares a ledger.
+    pub fn new(ledger: Ledger) -> Self {
+        Self(Arc::new(RwLock::new(ledger)))
+    }
+
+    /// To ask.
+    pub fn read(&self) -> RwLockReadGuard<'_, Ledger> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To add, or to ask what is kept for the next time.
+    pub fn write(&self) -> RwLockWriteGuard<'_, Ledger> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Running sums over the first entries of a log.
+#[derive(Debug)]
+pub struct Ledger {
+    size: TreeSize,
+    newest: Time,
+    users: Table<Hash, User>,
+    models: Table<Category, Model>,
+    wallets: Table<Address, Wallet>,
+    /// Distinct (provider, model).
+    named: HashSet<(Name, Name)>,
+    /// To which size each slice was loaded.
+    through: [u64; SLICES],
+    boards: Boards,
+}
+
+/// A key of an account.
+trait Key: Clone + Eq + StdHash {
+    /// The slice it falls on, the same for ever.
+    fn slice(&self) -> u8;
+}
+
+impl Key for Hash {
+    fn slice(&self) -> u8 {
+        self.as_bytes()[0]
+    }
+}
+
+impl Key for Address {
+    fn slice(&self) -> u8 {
+        // The first bytes of an address may have been chosen.
+        self.as_bytes()[19]
+    }
+}
+
+impl Key for Category {
+    fn slice(&self) -> u8 {
+        let model = self.model.as_ref().map_or("", Name::as_str);
+        Hash::of(format!("{}\0{model}", self.provider).as_bytes()).slice()
+    }
+}
+
+impl<K: Key, A: Default> Table<K, A> {
+    fn new() -> Self {
+        Self {
+            numbers: HashMap::new(),
+            accounts: Vec::new(),
+            slices: vec![Vec::new(); SLICES],
+        }
+    }
+
+    /// The account of `key`, opened if need be.
+    fn number(&mut self, key: &K) -> Number {
+        if let Some(number) = self.numbers.get(key) {
+            return *number;
+        }
+        let number = Number::try_from(self.accounts.len()).expect("fewer accounts than 2^32");
+        let slice = key.slice();
+        self.slices[usize::from(slice)].push(number);
+        self.accounts.push(Account {
+            key: key.clone(),
+            slice,
+            sums: A::default(),
+        });
+        self.numbers.insert(key.clone(), number);
+        number
+    }
+
+    fn find(&self, key: &K) -> Option<&A> {
+        let number = *self.numbers.get(key)?;
+        Some(&self.account(number).sums)
+    }
+
+    fn account(&self, number: Number) -> &Account<K, A> {
+        &self.accounts[number as usize]
+    }
+
+    fn account_mut(&mut self, number: Number) -> &mut Account<K, A> {
+        &mut self.accounts[number as usize]
+    }
+
+    fn len(&self) -> u64 {
+        self.accounts.len() as u64
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            size: TreeSize::ZERO,
+            newest: Time::from_secs(0).expect("zero is a time"),
+            users: Table::new(),
+            models: Table::new(),
+            wallets: Table::new(),
+            named: HashSet::new(),
+            through: [0; SLICES],
+            boards: Boards::default(),
+        }
+    }
+}
+
+impl Ledger {
+    /// Of how many entries the sums are.
+    pub fn size(&self) -> TreeSize {
+        self.size
+    }
+
+    /// Adds the entry at `index`, which comes after all others; `usage` is
+    /// what it says, if it is a usage entry.
+    pub fn add(&mut self, index: Index, time: Time, usage: Option<&Usage>) {
+        self.size = TreeSize::new(index.get() + 1).expect("an index is followed by a size");
+        self.newest = self.newest.max(time);
+        let Some(usage) = usage else { return };
+        let day = u32::try_from(time.day()).unwrap_or(u32::MAX);
+        let (sums, source) = (Sums::of(usage), usage.source);
+        let category = Category {
+            source,
+            provider: usage.provider.clone(),
+            model: usage.model.clone(),
+        };
+        // An account of a slice that was loaded as of a later size has it already.
+        let through = &self.through;
+        let news = |slice: u8| through[usize::from(slice)] <= index.get();
+        let number = intern(&mut self.models, &mut self.named, &category);
+        let model = self.models.account_mut(number);
+        if news(model.slice) {
+            model.sums.all.add(&sums);
+            model.sums.days.add(day, &sums);
+            let outcome = Outcome::ALL.iter().position(|o| *o == usage.outcome);
+            model.sums.outcomes[outcome.expect("all outcomes are listed")] += 1;
+        }
+        if let Some((wallet, link)) = usage.wallet
+            && news(wallet.slice())
+        {
+            let account = self.wallets.number(&wallet);
+            let account = self.wallets.account_mut(account);
+            account.sums.links.add((link, source), &sums);
+        }
+        if let Some(key_id) = usage.key_id
+            && news(key_id.slice())
+        {
+            let user = self.users.number(&key_id);
+            let account = self.users.account_mut(user);
+            account.sums.models.add(number, &sums);
+            account.sums.days.add((day, source), &sums);
+            self.boards.add(user, time.day(), &category, &sums);
+        }
+    }
+
+    /// The log as a whole.
+    pub fn stats(&self) -> Stats {
+        let mut outcomes = [0; Outcome::ALL.len()];
+        for model in &self.models.accounts {
+            for (all, more) in outcomes.iter_mut().zip(model.sums.outcomes) {
+                *all += more;
+            }
+        }
+        let sources = self.models.accounts.iter();
+        Stats {
+            users: self.users.len(),
+            models: self.named.len() as u64,
+            wallets: self.wallets.len(),
+            sources: by_source(sources.map(|model| (model.key.source, &model.sums.all))),
+            outcomes: Outcome::ALL.iter().copied().zip(outcomes).collect(),
+        }
+    }
+
+    /// What each model was used, by total, in a window or ever.
+    pub fn models(&self, window: Option<Window>) -> Vec<(Category, Sums)> {
+        let sums = |model: &Model| match window {
+            None => model.all,
+            Some(window) => {
+                let (from, to) = days(window);
+                model.days.range(from, to).iter().map(|(_, s)| s).sum()
+            }
+        };
+        let mut rows: Vec<_> = self
+            .models
+            .accounts
+            .iter()
+            .map(|model| (&model.key, sums(&model.sums)))
+            .filter(|(_, sums)| sums.records > 0)
+            .collect();
+        rows.sort_unstable_by(|(a, x), (b, y)| y.total().cmp(&x.total()).then_with(|| a.cmp(b)));
+        rows.into_iter().map(|(c, s)| (c.clone(), s)).collect()
+    }
+
+    /// What a key id used: by source, and by category in the order of names.
+    #[expect(clippy::type_complexity, reason = "two lists of the same kind")]
+    pub fn user(&self, key_id: &Hash) -> (Vec<(Source, Sums)>, Vec<(Category, Sums)>) {
+        let Some(user) = self.users.find(key_id) else {
+            return (Vec::new(), Vec::new());
+        };
+        let cells = user.models.iter();
+        let named = cells.map(|(number, sums)| (self.models.account(*number).key.clone(), *sums));
+        let mut models: Vec<_> = named.collect();
+        models.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let sources = by_source(models.iter().map(|(c, sums)| (c.source, sums)));
+        (sources, models)
+    }
+
+    /// What names a wallet for one kind of link, by source.
+    pub fn wallet(&self, wallet: &Address, link: Link) -> Vec<(Source, Sums)> {
+        let account = self.wallets.find(wallet);
+        let cells = account.into_iter().flat_map(|account| account.links.iter());
+        let linked = cells.filter(|((by, _), _)| *by == link);
+        by_source(linked.map(|((_, source), sums)| (*source, sums)))
+    }
+
+    /// The window of `days` that ends with `today` or with the newest entry's
+    /// day, if that is later.
+    pub fn window(&self, days: u32, today: u64) -> Window {
+        let to = today.max(self.newest.day());
+        let from = to.saturating_sub(u64::from(days).saturating_sub(1));
+        Window { from, to }
+    }
+}
+
+/// The number of a category, which is new or known.
+fn intern(
+    models: &mut Table<Category, Model>,
+    named: &mut HashSet<(Name, Name)>,
+    category: &Category,
+) -> Number {
+    let known = models.len();
+    let number = models.number(category);
+    if models.len() > known
+        && let Some(model) = &category.model
+    {
+        named.insert((category.provider.clone(), model.clone()));
+    }
+    number
+}
+
+/// Sums by source, in the order of sources.
+fn by_source<'a>(sums: impl Iterator<Item = (Source, &'a Sums)>) -> Vec<(Source, Sums)> {
+    let mut list: Vec<(Source, Sums)> = Vec::new();
+    for (source, more) in sums {
+        match list.binary_search_by_key(&source, |(source, _)| *source) {
+            Ok(at) => list[at].1.add(more),
+            Err(at) => list.insert(at, (source, *more)),
+        }
+    }
+    list
+}
+
+fn days(window: Window) -> (u32, u32) {
+    let day = |day: u64| u32::try_from(day).unwrap_or(u32::MAX);
+    (day(window.from), day(window.to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::SliceRow;
+    use protocol::record::Counts;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// Draws that are the same every time.
+    struct Draws(u64);
+
+    impl Draws {
+        fn below(&mut self, n: u64) -> u64 {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (self.0 >> 33) % n
+        }
+
+        fn usage(&mut self) -> Usage {
+            let model = ["a", "b", "c"][self.below(3) as usize];
+            let wallet = Address::from_bytes([self.below(9) as u8; 20]);
+            let link = [Link::Claimed, Link::Bound][self.below(2) as usize];
+            let count = |draw: u64| (draw > 0).then_some(draw as u32);
+            Usage {
+                receipt: Hash::of(b"receipt"),
+                key_id: (self.below(8) > 0).then(|| Hash::of(&[self.below(40) as u8])),
+                wallet: (self.below(3) == 0).then_some((wallet, link)),
+                source: [Source::Proxy, Source::Custom][self.below(2) as usize],
+                provider: Name::new(["x", "y"][self.below(2) as usize]).expect("a name"),
+                model: (self.below(4) > 0).then(|| Name::new(model).expect("a name")),
+                counts: Counts {
+                    input: count(self.below(1_000)),
+                    output: count(self.below(50)),
+                    cache_read: count(self.below(4)),
+                    ..Counts::NONE
+                },
+                outcome: Outcome::ALL[self.below(5) as usize],
+                inconsistent: false,
+                response: None,
+            }
+        }
+    }
+
+    /// A log of a few days: each entry's time and usage.
+    fn log(count: u64) -> Vec<(Time, Usage)> {
+        let mut draws = Draws(7);
+        let time = |n: u64| Time::from_secs(20_000 * 86_400 + n * 97).expect("small");
+        (0..count).map(|n| (time(n), draws.usage())).collect()
+    }
+
+    fn add(ledger: &mut Ledger, log: &[(Time, Usage)], from: u64) {
+        for (index, (time, usage)) in (from..).zip(&log[usize::try_from(from).expect("small")..]) {
+            ledger.add(Index::new(index).expect("small"), *time, Some(usage));
+        }
+    }
+
+    /// Everything that can be asked, in one text.
+    fn answers(ledger: &mut Ledger) -> String {
+        let mut boards = vec![];
+        for source in Source::ALL {
+            let within = Board::Within(*source, ledger.window(3, 0));
+            for board in [
+                Board::Ever(*source),
+                within,
+                Board::Model(*source, "b".into()),
+            ] {
+                boards.push((board.clone(), ledger.leaders(&board, 7)));
+            }
+        }
+        let users = (0..41_u8).map(|n| ledger.user(&Hash::of(&[n])));
+        let users: Vec<_> = users.collect();
+        let wallets = (0..9_u8).map(|n| {
+            let wallet = Address::from_bytes([n; 20]);
+            [Link::Claimed, Link::Bound].map(|link| ledger.wallet(&wallet, link))
+        });
+        let wallets: Vec<_> = wallets.collect();
+        let window = ledger.window(2, 20_003);
+        let models = [ledger.models(None), ledger.models(Some(window))];
+        let stats = ledger.stats();
+        format!(
+            "{:?}{stats:?}{models:?}{users:?}{wallets:?}{boards:?}",
+            ledger.size()
+        )
+    }
+
+    #[test]
+    fn sums_are_those_of_the_entries() {
+        let log = log(5_000);
+        let mut ledger = Ledger::default();
+        // Asked early, so that the boards are kept from then on.
+        answers(&mut ledger);
+        add(&mut ledger, &log, 0);
+        let of = |counts: &dyn Fn(&Time, &Usage) -> bool| -> Sums {
+            let all = log.iter().filter(|(time, usage)| counts(time, usage));
+            let sums: Vec<_> = all.map(|(_, usage)| Sums::of(usage)).collect();
+            sums.iter().sum()
+        };
+        let window = ledger.window(3, 0);
+        let keys: BTreeSet<_> = log.iter().filter_map(|(_, usage)| usage.key_id).collect();
+        for source in Source::ALL {
+            for (board, counts) in [
+                (
+                    Board::Ever(*source),
+                    &(|_: &Time, _: &Usage| true) as &dyn Fn(&Time, &Usage) -> bool,
+                ),
+                (Board::Within(*source, window), &|time, _| {
+                    (window.from..=window.to).contains(&time.day())
+                }),
+                (Board::Model(*source, "b".into()), &|_, usage| {
+                    usage
+                        .model
+                        .as_ref()
+                        .is_some_and(|model| model.as_str() == "b")
+                }),
+            ] {
+                let mut rows: Vec<_> = keys
+                    .iter()
+                    .map(|key_id| Leader {
+                        key_id: *key_id,
+                        sums: of(&|time, usage| {
+                            usage.key_id == Some(*key_id)
+                                && usage.source == *source
+                                && counts(time, usage)
+                        }),
+                    })
+                    .filter(|leader| leader.sums.records > 0)
+                    .collect();
+                rows.sort_by_key(|row| (std::cmp::Reverse(row.sums.total()), row.key_id));
+                rows.truncate(12);
+                assert_eq!(ledger.leaders(&board, 12), rows, "{board:?}");
+            }
+        }
+        for key_id in keys {
+            let by =
+                |source| of(&|_, usage| usage.key_id == Some(key_id) && usage.source == source);
+            let sources: Vec<_> = Source::ALL
+                .iter()
+                .map(|source| (*source, by(*source)))
+                .collect();
+            assert_eq!(ledger.user(&key_id).0, sources);
+        }
+        let mut outcomes = BTreeMap::new();
+        for (_, usage) in &log {
+            *outcomes.entry(usage.outcome).or_insert(0) += 1;
+        }
+        let mut stated = ledger.stats().outcomes;
+        stated.sort_unstable();
+        assert_eq!(stated, outcomes.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_written_and_the_entries_since_give_the_same_answers() {
+        let log = log(3 * STRIDE + 100);
+        let (mut whole, mut stored) = (Ledger::default(), BTreeMap::<u8, SliceRow>::new());
+        let sizes = [1, 511, 512, 513, 1_000, 1_600, log.len() as u64];
+        let mut size = 0;
+        for to in sizes {
+            // As an append does: what is due is of the size before it.
+            let due = whole.due(TreeSize::new(to).expect("small"));
+            stored.extend(due.into_iter().map(|slice| (slice.number, slice)));
+            add(&mut whole, &log[..to as usize], size);
+            size = to;
+            let slices: Vec<_> = stored.values().cloned().collect();
+            let (mut loaded, from) = Ledger::load(&slices).expect("as written");
+            add(&mut loaded, &log[..to as usize], from.get());
+            assert_eq!(answers(&mut loaded), answers(&mut whole), "at {to}");
+        }
+        assert_eq!(stored.len(), 3);
+
+        let slices = |ledger: &Ledger| -> Vec<SliceRow> {
+            let rounds = TreeSize::new(size + 256 * STRIDE).expect("small");
+            ledger.due(rounds)
+        };
+        let all = slices(&whole);
+        let (mut loaded, from) = Ledger::load(&all).expect("as written");
+        assert_eq!((all.len(), from.get()), (256, size));
+        // Nothing to add again, as after an entry that is of no account.
+        loaded.size = whole.size();
+        assert_eq!(answers(&mut loaded), answers(&mut whole));
+        for cut in [0, 1, 7, all[3].state.len().saturating_sub(1)] {
+            let mut cut_off = all.clone();
+            cut_off[3].state.truncate(cut);
+            assert!(Ledger::load(&cut_off).is_err(), "{cut} bytes");
+        }
+    }
+}

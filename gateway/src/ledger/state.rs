@@ -1,0 +1,288 @@
+//! Slices: the ledger's accounts as the database holds them.
+//!
+//! A slice stands for itself: a format byte, the categories that its users
+//! name, then its users, models and wallets. Numbers are LEB128.
+
+use std::collections::HashMap;
+
+use protocol::hash::Hash;
+use protocol::index::{Time, TreeSize};
+use protocol::name::{Address, Name};
+use protocol::record::{Link, Outcome, Source};
+
+use super::sums::Cells;
+use super::{Category, Ledger, Model, Number, SLICES, STRIDE, Sums, User, Wallet, intern};
+use crate::store::SliceRow;
+
+/// The format of a slice.
+const FORMAT: u8 = 1;
+
+/// A stored slice is not what was written.
+#[derive(Debug, thiserror::Error)]
+#[error("slice {0} of the ledger can't be read")]
+pub struct Damaged(u8);
+
+impl Ledger {
+    /// Takes up what was stored. Entries from the answer on are to be added
+    /// again, in order, before anything is asked.
+    ///
+    /// # Errors
+    /// A slice is not what was written.
+    pub fn load(slices: &[SliceRow]) -> Result<(Self, TreeSize), Damaged> {
+        let mut ledger = Self::default();
+        for slice in slices {
+            ledger.read(slice).ok_or(Damaged(slice.number))?;
+        }
+        let oldest = ledger.through.iter().copied().min().unwrap_or_default();
+        let oldest = TreeSize::new(oldest).expect("slices were written as of sizes");
+        Ok((ledger, oldest))
+    }
+
+    /// The slices that an append from the ledger's size to `to` writes.
+    pub fn due(&self, to: TreeSize) -> Vec<SliceRow> {
+        let (from, to) = (self.size.get() / STRIDE, to.get() / STRIDE);
+        let rounds = from + 1..=to.min(from + SLICES as u64);
+        rounds
+            .map(|round| {
+                let number = u8::try_from(round % SLICES as u64).expect("below 256");
+                SliceRow {
+                    number,
+                    through: self.size,
+                    state: self.write(number),
+                }
+            })
+            .collect()
+    }
+
+    fn write(&self, number: u8) -> Vec<u8> {
+        let slice = usize::from(number);
+        let mut named = Named::default();
+        let mut users = Vec::new();
+        for user in &self.users.slices[slice] {
+            let user = self.users.account(*user);
+            users.extend_from_slice(user.key.as_bytes());
+            put(&mut users, user.sums.models.len() as u64);
+            for (category, sums) in user.sums.models.iter() {
+                put(&mut users, named.number(*category));
+                put_sums(&mut users, sums);
+            }
+            put(&mut users, user.sums.days.len() as u64);
+            for ((day, source), sums) in user.sums.days.iter() {
+                put(&mut users, u64::from(*day));
+                users.push(code(Source::ALL, *source));
+                put_sums(&mut users, sums);
+            }
+        }
+        let mut out = vec![FORMAT];
+        put(&mut out, self.newest.secs());
+        put(&mut out, named.order.len() as u64);
+        for category in &named.order {
+            put_category(&mut out, &self.models.account(*category).key);
+        }
+        put(&mut out, self.users.slices[slice].len() as u64);
+        out.extend_from_slice(&users);
+        put(&mut out, self.models.slices[slice].len() as u64);
+        for model in &self.models.slices[slice] {
+            let model = self.models.account(*model);
+            put_category(&mut out, &model.key);
+            put_sums(&mut out, &model.sums.all);
+            model.sums.outcomes.iter().for_each(|n| put(&mut out, *n));
+            put(&mut out, model.sums.days.len() as u64);
+            for (day, sums) in model.sums.days.iter() {
+                put(&mut out, u64::from(*day));
+                put_sums(&mut out, sums);
+            }
+        }
+        put(&mut out, self.wallets.slices[slice].len() as u64);
+        for wallet in &self.wallets.slices[slice] {
+            let wallet = self.wallets.account(*wallet);
+            out.extend_from_slice(wallet.key.as_bytes());
+            put(&mut out, wallet.sums.links.len() as u64);
+            for ((link, source), sums) in wallet.sums.links.iter() {
+                out.push(code(Link::ALL, *link));
+                out.push(code(Source::ALL, *source));
+                put_sums(&mut out, sums);
+            }
+        }
+        out
+    }
+
+    fn read(&mut self, slice: &SliceRow) -> Option<()> {
+        let mut reader = Reader(&slice.state);
+        if reader.byte()? != FORMAT {
+            return None;
+        }
+        self.newest = self.newest.max(Time::from_secs(reader.number()?)?);
+        let mut named = Vec::new();
+        for _ in 0..reader.number()? {
+            let category = reader.category()?;
+            named.push(intern(&mut self.models, &mut self.named, &category));
+        }
+        for _ in 0..reader.number()? {
+            let key = Hash::from_bytes(reader.array()?);
+            let mut models = Vec::new();
+            for _ in 0..reader.number()? {
+                let category = *named.get(usize::try_from(reader.number()?).ok()?)?;
+                models.push((category, reader.sums()?));
+            }
+            // In the order of this process's numbers, not of the one that wrote.
+            models.sort_unstable_by_key(|(category, _)| *category);
+            let mut days = Vec::new();
+            for _ in 0..reader.number()? {
+                let day = u32::try_from(reader.number()?).ok()?;
+                let source = reader.one_of(Source::ALL)?;
+                days.push(((day, source), reader.sums()?));
+            }
+            let user = self.users.number(&key);
+            self.users.account_mut(user).sums = User {
+                models: Cells::from_list(models)?,
+                days: Cells::from_list(days)?,
+            };
+        }
+        for _ in 0..reader.number()? {
+            let category = reader.category()?;
+            let all = reader.sums()?;
+            let mut outcomes = [0; Outcome::ALL.len()];
+            for outcome in &mut outcomes {
+                *outcome = reader.number()?;
+            }
+            let mut days = Vec::new();
+            for _ in 0..reader.number()? {
+                let day = u32::try_from(reader.number()?).ok()?;
+                days.push((day, reader.sums()?));
+            }
+            let number = intern(&mut self.models, &mut self.named, &category);
+            self.models.account_mut(number).sums = Model {
+                all,
+                days: Cells::from_list(days)?,
+                outcomes,
+            };
+        }
+        for _ in 0..reader.number()? {
+            let key = Address::from_bytes(reader.array()?);
+            let mut links = Vec::new();
+            for _ in 0..reader.number()? {
+                let link = reader.one_of(Link::ALL)?;
+                let source = reader.one_of(Source::ALL)?;
+                links.push(((link, source), reader.sums()?));
+            }
+            let number = self.wallets.number(&key);
+            self.wallets.account_mut(number).sums = Wallet {
+                links: Cells::from_list(links)?,
+            };
+        }
+        self.through[usize::from(slice.number)] = slice.through.get();
+        reader.0.is_empty().then_some(())
+    }
+}
+
+/// The categories that a slice names, numbered in the order in which it does.
+#[derive(Default)]
+struct Named {
+    numbers: HashMap<Number, u64>,
+    order: Vec<Number>,
+}
+
+impl Named {
+    fn number(&mut self, category: Number) -> u64 {
+        let next = self.order.len() as u64;
+        let number = *self.numbers.entry(category).or_insert(next);
+        if number == next {
+            self.order.push(category);
+        }
+        number
+    }
+}
+
+fn put(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn put_sums(out: &mut Vec<u8>, sums: &Sums) {
+    sums.numbers().iter().for_each(|number| put(out, *number));
+}
+
+fn put_name(out: &mut Vec<u8>, name: &str) {
+    put(out, name.len() as u64);
+    out.extend_from_slice(name.as_bytes());
+}
+
+fn put_category(out: &mut Vec<u8>, category: &Category) {
+    out.push(code(Source::ALL, category.source));
+    put_name(out, category.provider.as_str());
+    // A name has at least one byte, so that none is told apart.
+    put_name(out, category.model.as_ref().map_or("", Name::as_str));
+}
+
+/// A word's place among all there are; new ones come at the end.
+fn code<T: Copy + PartialEq>(all: &[T], one: T) -> u8 {
+    let at = all.iter().position(|word| *word == one);
+    u8::try_from(at.expect("all are listed")).expect("a handful")
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bytes(N)?.try_into().ok()
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn sums(&mut self) -> Option<Sums> {
+        let mut numbers = [0; 6];
+        for number in &mut numbers {
+            *number = self.number()?;
+        }
+        Some(Sums::from_numbers(numbers))
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
+        all.get(usize::from(self.byte()?)).copied()
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let len = usize::try_from(self.number()?).ok()?;
+        std::str::from_utf8(self.bytes(len)?).ok()
+    }
+
+    fn category(&mut self) -> Option<Category> {
+        let source = self.one_of(Source::ALL)?;
+        let provider = Name::new(self.text()?)?;
+        let model = match self.text()? {
+            "" => None,
+            name => Some(Name::new(name)?),
+        };
+        Some(Category {
+            source,
+            provider,
+            model,
+        })
+    }
+}

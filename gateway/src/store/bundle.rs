@@ -1,0 +1,74 @@
+//! Bundles as they are stored: 256 entries together, compressed once.
+
+use protocol::index::Index;
+use protocol::tile::{MAX_ENTRY, WIDTH, entries, push_entry};
+
+use super::{Record, StoreError, id_bytes, parse_id};
+
+/// How hard entries are compressed: half their size for a hundredth of what
+/// their signatures cost.
+const LEVEL: i32 = 1;
+
+/// A full bundle.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    pub(super) n: u64,
+    pub(super) entries: Vec<u8>,
+    pub(super) signatures: Vec<u8>,
+    pub(super) receipt_ids: Vec<u8>,
+}
+
+impl Sealed {
+    /// Bundle `n`, of its 256 records.
+    pub fn new(n: u64, records: &[&Record]) -> Self {
+        let mut bundle = Vec::with_capacity(records.iter().map(|r| r.entry.len() + 2).sum());
+        for record in records {
+            push_entry(&mut bundle, &record.entry);
+        }
+        let compressed = zstd::bulk::compress(&bundle, LEVEL);
+        Self {
+            n,
+            entries: compressed.expect("there is memory for what is compressed"),
+            signatures: records.iter().flat_map(|r| r.signature).collect(),
+            receipt_ids: records
+                .iter()
+                .flat_map(|r| id_bytes(r.receipt_id))
+                .collect(),
+        }
+    }
+
+    /// Its records.
+    pub(super) fn records(&self) -> Result<Vec<Record>, StoreError> {
+        let damaged = || StoreError::Damaged("a bundle of entries can't be taken apart");
+        let bundle = decompress(&self.entries)?;
+        let entries = entries(&bundle).ok_or_else(damaged)?;
+        let (signatures, _) = self.signatures.as_chunks::<64>();
+        let (ids, _) = self.receipt_ids.as_chunks::<16>();
+        let width = usize::try_from(WIDTH).expect("256");
+        if [entries.len(), signatures.len(), ids.len()] != [width; 3] {
+            return Err(damaged());
+        }
+        let mut records = Vec::with_capacity(width);
+        for (at, entry) in entries.into_iter().enumerate() {
+            records.push(Record {
+                index: Index::new(self.n * WIDTH + at as u64).ok_or_else(damaged)?,
+                entry: entry.to_vec(),
+                signature: signatures[at],
+                receipt_id: parse_id(ids[at]),
+            });
+        }
+        Ok(records)
+    }
+}
+
+/// The bytes of a bundle.
+pub(super) fn decompress(stored: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let damaged = || StoreError::Damaged("a bundle of entries can't be decompressed");
+    let limit = WIDTH * (MAX_ENTRY as u64 + 2);
+    let len = zstd::zstd_safe::get_frame_content_size(stored)
+        .ok()
+        .flatten();
+    let len = len.filter(|len| *len <= limit).ok_or_else(damaged)?;
+    let len = usize::try_from(len).map_err(|_| damaged())?;
+    zstd::bulk::decompress(stored, len).map_err(|_| damaged())
+}
