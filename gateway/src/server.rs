@@ -34,6 +34,7 @@ use crate::keys::{DataDir, DataDirError, default_origin};
 use crate::log::calls::Calls;
 use crate::log::pool::{Pool, Submission};
 use crate::log::sequencer::{Clock, Committed, Sequencer, system_clock};
+use crate::log::sign::ReceiptSigner;
 use crate::log::{JournalError, Unfinished, publish, unfinished};
 use crate::proxy::Proxy;
 use crate::reply::Reply;
@@ -178,7 +179,8 @@ impl Server {
 
         let signer = Arc::new(Signer::new(origin.clone(), &seed));
         let verifier = signer.verifier().clone();
-        let resumed = Sequencer::resume(store.clone(), signer, clock).await;
+        let receipts = ReceiptSigner::new(verifier.clone(), &seed);
+        let resumed = Sequencer::resume(store.clone(), signer, receipts, clock).await;
         let mut sequencer = resumed.map_err(failed)?;
         if sequencer.size() == TreeSize::ZERO {
             data.never_begun()?;
@@ -199,7 +201,7 @@ impl Server {
         let (publisher, published) = watch::channel(first);
         tokio::spawn(publish::run(committed.clone(), publisher));
         tokio::spawn(store.clone().maintain());
-        let sequencer = tokio::spawn(sequencer.run(Arc::clone(&pool)));
+        let sequencer = tokio::task::spawn_blocking(writer(sequencer, Arc::clone(&pool)));
 
         let proxy = Proxy::new(origin, config, calls.clone(), Arc::clone(&pool), clock)
             .map_err(ServerError::Authorities)?;
@@ -306,6 +308,21 @@ impl Server {
             Ok(ended) => finished(ended),
             Err(_) => Err(ServerError::Unstored),
         }
+    }
+}
+
+/// Runs the sequencer on a thread of its own: it talks to the database in
+/// small steps, which would wake the threads that forward calls.
+fn writer(
+    sequencer: Sequencer,
+    pool: Arc<Pool>,
+) -> impl FnOnce() -> Result<(), AppendError> + Send + 'static {
+    || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| AppendError::Store(sqlx::Error::Io(error).into()))?;
+        runtime.block_on(sequencer.run(pool))
     }
 }
 

@@ -12,6 +12,7 @@ mod journal;
 pub mod pool;
 pub mod publish;
 pub mod sequencer;
+pub mod sign;
 mod stage;
 
 pub use journal::{JournalError, Unfinished, unfinished};

@@ -1,17 +1,28 @@
 //! The pool: what waits to be sequenced. Bounded by the places that calls hold;
 //! the lines of a batch, which hold none, wait outside while it is busy.
+//!
+//! What arrives is handed on in groups: waking the sequencer, and a commit,
+//! cost as much for one as for fifty.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use protocol::entry::Body;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::calls::Call;
 
 /// From this many submissions on the pool is busy.
 const BUSY: usize = 8_192;
+
+/// How long the first of a group waits for others.
+const GATHERED: Duration = Duration::from_millis(20);
+
+/// A group of this many waits no longer.
+const GROUP: usize = 1_024;
 
 /// What is to become an entry.
 #[derive(Debug)]
@@ -39,6 +50,10 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Waiting {
     submissions: Vec<Submission>,
+    /// When the first of them came.
+    since: Option<Instant>,
+    /// Somebody waits for a receipt within an answer.
+    urgent: bool,
     closed: bool,
 }
 
@@ -47,9 +62,16 @@ impl Pool {
     /// to the next process.
     pub fn submit(&self, submission: Submission) {
         let mut waiting = self.waiting();
-        if !waiting.closed {
-            waiting.submissions.push(submission);
-            drop(waiting);
+        if waiting.closed {
+            return;
+        }
+        waiting.urgent |= submission.released.is_some();
+        waiting.since.get_or_insert_with(Instant::now);
+        waiting.submissions.push(submission);
+        // Who takes a group waits for its first, and then for what ends it.
+        let wakes = waiting.submissions.len() == 1 || waiting.is_ready();
+        drop(waiting);
+        if wakes {
             self.arrived.notify_one();
         }
     }
@@ -65,24 +87,40 @@ impl Pool {
         self.arrived.notify_one();
     }
 
-    /// All that has piled up, once there is something; `None` when the pool
-    /// is closed and empty.
+    /// All that has piled up, once it is a group; `None` when the pool is
+    /// closed and empty.
     pub(super) async fn take(&self) -> Option<Vec<Submission>> {
         loop {
-            {
+            let since = {
                 let mut waiting = self.waiting();
-                if !waiting.submissions.is_empty() {
-                    return Some(mem::take(&mut waiting.submissions));
+                let waited = waiting
+                    .since
+                    .is_some_and(|since| since.elapsed() >= GATHERED);
+                if waiting.is_ready() || waited {
+                    waiting.since = None;
+                    waiting.urgent = false;
+                    let group = mem::take(&mut waiting.submissions);
+                    return (!group.is_empty()).then_some(group);
                 }
-                if waiting.closed {
-                    return None;
-                }
+                waiting.since
+            };
+            let arrived = self.arrived.notified();
+            match since {
+                // That it waited long enough is seen above.
+                Some(since) => drop(timeout_at(since + GATHERED, arrived).await),
+                None => arrived.await,
             }
-            self.arrived.notified().await;
         }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Whether there is no reason to wait for more.
+    fn is_ready(&self) -> bool {
+        self.closed || self.urgent || self.submissions.len() >= GROUP
     }
 }

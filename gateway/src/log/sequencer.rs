@@ -23,15 +23,13 @@ use uuid::Uuid;
 
 use super::calls::Call;
 use super::pool::{Pool, Submission};
+use super::sign::ReceiptSigner;
 use super::stage::{self, StagedBatch};
 use crate::ledger::{Ledger, Shared};
 use crate::store::{Append, AppendError, Chain, Record, Store, StoreError};
 
 /// Entries in one transaction, at the most.
 const MAX_BATCH: usize = 4_096;
-
-/// Batches smaller than this are signed where they are.
-const INLINE: usize = 4;
 
 /// Retrievals that are remembered; older ones are looked up in the store.
 const MAX_RETRIEVED: usize = 65_536;
@@ -66,6 +64,7 @@ impl Health {
 pub struct Sequencer {
     store: Store,
     signer: Arc<Signer>,
+    receipts: ReceiptSigner,
     clock: Clock,
     chain: Chain,
     committed: watch::Sender<Committed>,
@@ -83,6 +82,7 @@ impl Sequencer {
     pub async fn resume(
         store: Store,
         signer: Arc<Signer>,
+        receipts: ReceiptSigner,
         clock: Clock,
     ) -> Result<Self, StoreError> {
         let chain = store.chain().await?;
@@ -92,6 +92,7 @@ impl Sequencer {
         Ok(Self {
             store,
             signer,
+            receipts,
             clock,
             chain,
             committed,
@@ -121,7 +122,8 @@ impl Sequencer {
         self.chain.mmr.size()
     }
 
-    /// Sequences what the pool gives until it is closed and empty. What the
+    /// Sequences what the pool gives until it is closed and empty; it signs on
+    /// the thread that it is run on. What the
     /// store can't take is tried again until it can.
     ///
     /// # Errors
@@ -148,7 +150,7 @@ impl Sequencer {
         if batch.is_empty() {
             return Ok(());
         }
-        let staged = self.stage(&batch).await?;
+        let staged = self.stage(&batch)?;
         let mentions: Vec<_> = batch.iter().map(mentioned).collect();
         self.commit(&staged, &mentions).await?;
         self.chain = staged.chain;
@@ -220,21 +222,14 @@ impl Sequencer {
         }
     }
 
-    /// The batch as it will be stored. A large one is signed off the runtime.
-    async fn stage(&self, batch: &[Submission]) -> Result<StagedBatch, StoreError> {
+    /// The batch as it will be stored.
+    fn stage(&self, batch: &[Submission]) -> Result<StagedBatch, StoreError> {
         let now = (self.clock)().max(self.chain.time);
         let entries = batch.iter();
         let entries = entries
             .map(|s| (s.body.encode(now), s.receipt_id))
             .collect();
-        let (signer, chain) = (Arc::clone(&self.signer), self.chain.clone());
-        let stage = move || stage::stage(chain, now, entries, &signer);
-        let staged = if batch.len() < INLINE {
-            stage()
-        } else {
-            let done = tokio::task::spawn_blocking(stage).await;
-            done.expect("hashing and signing do not panic")
-        };
+        let staged = stage::stage(self.chain.clone(), now, entries, &self.receipts);
         staged.map_err(|stage::Flipped| {
             StoreError::Damaged(
                 "entries changed in memory after they were hashed; nothing was signed. Restart, \
@@ -425,7 +420,8 @@ mod tests {
         async fn sequencer(&self) -> Sequencer {
             let origin = Origin::parse("log.example.org").expect("valid");
             let signer = Arc::new(Signer::new(origin, &[1; 32]));
-            let resumed = Sequencer::resume(self.store.clone(), signer, clock).await;
+            let receipts = ReceiptSigner::new(signer.verifier().clone(), &[1; 32]);
+            let resumed = Sequencer::resume(self.store.clone(), signer, receipts, clock).await;
             resumed.expect("the store answers")
         }
 

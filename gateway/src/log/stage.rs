@@ -11,12 +11,11 @@ use std::thread;
 
 use protocol::hash::Hash;
 use protocol::index::{Index, Time};
-use protocol::key::Signer;
 use protocol::mmr::Mmr;
-use protocol::receipt::Receipt;
 use protocol::tile::WIDTH;
 use uuid::Uuid;
 
+use super::sign::ReceiptSigner;
 use crate::store::{Chain, Record, Sealed, TileRow};
 
 /// From this many entries on a batch is signed on several threads.
@@ -51,7 +50,7 @@ pub(super) fn stage(
     mut chain: Chain,
     now: Time,
     entries: Vec<(Vec<u8>, Option<Uuid>)>,
-    signer: &Signer,
+    signer: &ReceiptSigner,
 ) -> Result<StagedBatch, Flipped> {
     let placed = place(&mut chain, entries);
     let tiles = placed.tiles.clone();
@@ -123,7 +122,7 @@ fn grow<'a>(chain: &mut Chain, entries: impl Iterator<Item = &'a [u8]>) -> Vec<T
 }
 
 /// Signs each entry's receipt, if the entries still give the tree's root.
-fn sign(placed: Placed, signer: &Signer) -> Result<Vec<Arc<Record>>, Flipped> {
+fn sign(placed: Placed, signer: &ReceiptSigner) -> Result<Vec<Arc<Record>>, Flipped> {
     let leaves: Vec<Hash> = placed
         .entries
         .iter()
@@ -132,9 +131,8 @@ fn sign(placed: Placed, signer: &Signer) -> Result<Vec<Arc<Record>>, Flipped> {
     if folded(&placed.before, &leaves) != placed.after.root() {
         return Err(Flipped);
     }
-    let origin = signer.verifier().origin();
     let sign_one = |((index, entry, receipt_id), leaf): ((Index, Vec<u8>, Option<Uuid>), Hash)| {
-        let signature = Receipt::new(origin.clone(), index, leaf).sign(signer);
+        let signature = signer.sign(index, leaf);
         Arc::new(Record {
             index,
             entry,
@@ -202,7 +200,7 @@ fn seal(chain: &mut Chain, records: &[Arc<Record>]) -> Vec<Sealed> {
 mod tests {
     use super::*;
     use protocol::index::TreeSize;
-    use protocol::key::Origin;
+    use protocol::key::{Origin, Signer};
 
     fn placed(chain: &mut Chain, count: usize) -> Placed {
         let entries = (0..count).map(|n| (format!("entry {n}").into_bytes(), None));
@@ -212,6 +210,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_is_found_before_anything_is_signed() {
         let signer = Signer::new(Origin::parse("log.example.org").expect("valid"), &[1; 32]);
+        let signer = ReceiptSigner::new(signer.verifier().clone(), &[1; 32]);
         for (before, count) in [(0, 1), (1, 1), (3, 5), (255, 2), (300, 700)] {
             let mut chain = Chain::default();
             placed(&mut chain, before);

@@ -355,7 +355,7 @@ impl Proxy {
         let retrieval = matches!(kind, Kind::Retrieve | Kind::Batch).then_some(draft.id);
         let dialect = upstream.dialect;
         let pool = Arc::clone(&self.pool);
-        let (released, receipt) = oneshot::channel();
+        let (released, receipt) = inline.then(oneshot::channel).unzip();
         let metering = Metering {
             meter: Some(meter),
             dialect,
@@ -363,15 +363,15 @@ impl Proxy {
             draft,
             retrieval,
             status,
-            released: inline.then_some(released),
+            released,
             pool,
         };
         let hide = hides.then(Hide::default);
         let idle = self.idle_within;
-        if !inline {
+        let Some(receipt) = receipt else {
             let tee = Tee::new(body, idle, Some(metering), hide);
             return Ok(Response::from_parts(head, Reply::Proxied(tee)));
-        }
+        };
         if streams {
             let tee = Tee::new(body, idle, Some(metering), hide);
             let tee = tee.with_receipt(Trailing::new(receipt));
@@ -406,6 +406,10 @@ struct Answered<'a> {
 /// may read another path then than the one that says what the call is.
 fn climbs(rest: &str) -> bool {
     let path = rest.split('?').next().unwrap_or_default();
+    // Most paths have none of the bytes that it takes.
+    if !path.contains(['.', '%', '\\']) {
+        return false;
+    }
     let path = path
         .to_ascii_lowercase()
         .replace("%2e", ".")

@@ -34,13 +34,13 @@ pub(super) type Client = legacy::Client<Connector, Carried>;
 pub(super) fn client(connect_within: Duration) -> io::Result<Client> {
     let http = tune(HttpConnector::new(), connect_within);
     let tls = tls()?;
-    let connector = Connector {
+    let connector = Ways {
         direct: https(tls.clone(), http.clone()),
         http,
         tls,
-        proxies: Arc::new(Matcher::from_env()),
+        proxies: Matcher::from_env(),
     };
-    Ok(builder().build(connector))
+    Ok(builder().build(Connector(Arc::new(connector))))
 }
 
 /// What all our clients have in common.
@@ -80,13 +80,17 @@ pub(super) fn https<C>(tls: ClientConfig, connector: C) -> HttpsConnector<C> {
         .wrap_connector(connector)
 }
 
-/// Connects directly, or through the proxy that the environment names.
+/// Connects directly, or through the proxy that the environment names. It is
+/// cloned for every call, if it connects or not.
 #[derive(Clone, Debug)]
-pub(super) struct Connector {
+pub(super) struct Connector(Arc<Ways>);
+
+#[derive(Debug)]
+struct Ways {
     direct: HttpsConnector<HttpConnector>,
     http: HttpConnector,
     tls: ClientConfig,
-    proxies: Arc<Matcher>,
+    proxies: Matcher,
 }
 
 impl Service<Uri> for Connector {
@@ -94,19 +98,21 @@ impl Service<Uri> for Connector {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.direct.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        // As HttpConnector's always is.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
         let https_only = target.scheme_str() == Some("https");
-        let Some(proxy) = self.proxies.intercept(&target).filter(|_| https_only) else {
-            return Box::pin(self.direct.call(target));
+        let ways = &self.0;
+        let Some(proxy) = ways.proxies.intercept(&target).filter(|_| https_only) else {
+            return Box::pin(ways.direct.clone().call(target));
         };
-        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.http.clone());
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), ways.http.clone());
         if let Some(auth) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(auth.clone());
         }
-        Box::pin(https(self.tls.clone(), tunnel).call(target))
+        Box::pin(https(ways.tls.clone(), tunnel).call(target))
     }
 }
