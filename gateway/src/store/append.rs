@@ -99,6 +99,7 @@ impl Store {
         }
         tx.tiles_and_slices(&append).await?;
         tx.commit().await?;
+        self.0.appended(append.records.len());
         Ok(())
     }
 }

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
@@ -27,11 +29,16 @@ const POSTGRES: &[(i64, &str, &str)] = &[(
     include_str!("../../../migrations/postgres/0001_log.sql"),
 )];
 
-/// The size of SQLite's write-ahead log at which it is folded into the file.
-const FOLD: u64 = 32 << 20;
+/// How much SQLite's write-ahead log holds, about, when it is folded into the
+/// file: little, since an append that comes meanwhile waits for the disk.
+const FOLD: u64 = 8 << 20;
+
+/// What an append adds to it, about, and each of its entries.
+const PER_APPEND: u64 = 40 << 10;
+const PER_ENTRY: u64 = 1 << 10;
 
 /// Between two looks at it.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Where the log is kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,8 +75,8 @@ pub(super) enum Engine {
         /// One connection: SQLite has one writer at a time, and so has the log.
         writer: SqlitePool,
         readers: SqlitePool,
-        /// The write-ahead log.
-        wal: PathBuf,
+        /// What came to the write-ahead log since it was folded, in bytes, about.
+        unfolded: Arc<AtomicU64>,
     },
     Postgres {
         /// One connection, so that readers can't keep the writer waiting.
@@ -126,13 +133,10 @@ impl Engine {
                     .max_connections(8)
                     .connect_with(options.read_only(true))
                     .await?;
-                let mut wal = path.clone().into_os_string();
-                wal.push("-wal");
-                let wal = wal.into();
                 Ok(Self::Sqlite {
                     writer,
                     readers,
-                    wal,
+                    unfolded: Arc::default(),
                 })
             }
             Database::Postgres(url) => {
@@ -165,8 +169,19 @@ impl Engine {
         })
     }
 
+    /// Takes note of an append.
+    pub(super) fn appended(&self, entries: usize) {
+        if let Self::Sqlite { unfolded, .. } = self {
+            let more = PER_APPEND + PER_ENTRY * entries as u64;
+            unfolded.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
     pub(super) async fn maintain(&self) {
-        let Self::Sqlite { writer, wal, .. } = self else {
+        let Self::Sqlite {
+            writer, unfolded, ..
+        } = self
+        else {
             return;
         };
         let options = (*writer.connect_options()).clone();
@@ -174,15 +189,16 @@ impl Engine {
         let folding = pool.connect_lazy_with(options);
         while !writer.is_closed() {
             tokio::time::sleep(LOOK).await;
-            let len = std::fs::metadata(wal).map_or(0, |wal| wal.len());
-            if len < FOLD {
+            if unfolded.load(Ordering::Relaxed) < FOLD {
                 continue;
             }
+            unfolded.store(0, Ordering::Relaxed);
             // First what can be folded beside the writer, then, while it waits,
-            // the little that came meanwhile, so that the file begins anew.
+            // the little that came meanwhile, so that the log begins anew in
+            // the place that it has.
             for mode in [
                 "PRAGMA wal_checkpoint(PASSIVE)",
-                "PRAGMA wal_checkpoint(TRUNCATE)",
+                "PRAGMA wal_checkpoint(RESTART)",
             ] {
                 if let Err(error) = sqlx::query(mode).execute(&folding).await {
                     tracing::warn!(error = &error as &dyn std::error::Error, "folding");
