@@ -128,8 +128,12 @@ fn is_plain(prefix: &[u8]) -> Option<bool> {
         b"data:", b"event:", b": ", b"{\"", b"{\n", b"{\r", b"{ ", b"[{", b"[\n", b"[ ",
     ];
     let text = prefix.trim_ascii_start();
+    // Judged by the blanks alone, so that it does not matter how many bytes are there.
+    if prefix.len() - text.len() >= SNIFFED {
+        return Some(true);
+    }
     if text.is_empty() {
-        return (prefix.len() >= SNIFFED).then_some(true);
+        return None;
     }
     if BEGINNINGS
         .iter()
@@ -495,5 +499,21 @@ mod tests {
         check("gzip", &once, 0, true);
         check("gzip,gzip", &twice, (1 << 20) + once.len() as u64, false);
         check("gzip,gzip", &twice, 1 << 20, true);
+    }
+
+    #[test]
+    fn what_a_body_is_does_not_depend_on_its_slices() {
+        let check = |body: &[u8], blind: bool| {
+            for size in 1..=body.len() {
+                let mut decoder = Decoder::new(Some("br"));
+                body.chunks(size)
+                    .for_each(|slice| decoder.feed(slice, &mut |_| {}));
+                decoder.finish(&mut |_| {});
+                assert_eq!(decoder.is_blind(), blind, "{body:?}, slices of {size}");
+            }
+        };
+        check(b"     \x07\x1b\x81\x08", true);
+        check(b"      \x07\x1b\x81\x08", false);
+        check(b"     {\"a\"", false);
     }
 }
