@@ -421,6 +421,8 @@ impl Brotli {
             next(&self.piece[..given])?;
             match result {
                 BrotliResult::NeedsMoreOutput => {}
+                // A full buffer may hide more that is ready.
+                BrotliResult::NeedsMoreInput if given == self.piece.len() => {}
                 BrotliResult::NeedsMoreInput => return Ok(()),
                 BrotliResult::ResultSuccess => self.ended = true,
                 BrotliResult::ResultFailure => return Err(Undecodable),
@@ -499,6 +501,34 @@ mod tests {
         check("gzip", &once, 0, true);
         check("gzip,gzip", &twice, (1 << 20) + once.len() as u64, false);
         check("gzip,gzip", &twice, 1 << 20, true);
+    }
+
+    #[test]
+    fn all_that_has_come_is_decoded_at_once() {
+        let body: Vec<u8> = (0..20_000_u32)
+            .flat_map(|i| i.wrapping_mul(i).to_string().into_bytes())
+            .collect();
+        let gzip = {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            out.write_all(&body).expect("memory takes all");
+            out.finish().expect("memory takes all")
+        };
+        let brotli = {
+            let mut out = brotli::CompressorWriter::new(Vec::new(), 4096, 9, 22);
+            out.write_all(&body).expect("memory takes all");
+            out.into_inner()
+        };
+        let zstd = zstd::stream::encode_all(&body[..], 9).expect("memory takes all");
+        for (coding, coded) in [("gzip", gzip), ("br", brotli), ("zstd", zstd)] {
+            let cut = &coded[..coded.len() - 20];
+            let given = |size| {
+                let (mut decoder, mut given) = (Decoder::new(Some(coding)), 0);
+                cut.chunks(size)
+                    .for_each(|slice| decoder.feed(slice, &mut |piece| given += piece.len()));
+                given
+            };
+            assert_eq!(given(cut.len()), given(1), "{coding}");
+        }
     }
 
     #[test]
