@@ -143,3 +143,15 @@ fn credentials_are_never_formatted() {
         assert!(!code.contains(word), "credential.rs must not say {word:?}");
     }
 }
+
+#[test]
+fn what_is_fuzzed_is_built_of_what_is_shipped() {
+    let read = |file| fs::read_to_string(root().join(file)).expect("in the tree");
+    let (ours, fuzzed) = (read("Cargo.toml"), read("fuzz/Cargo.toml"));
+    let (_, dependencies) = fuzzed.split_once("[dependencies]\n").expect("a table");
+    let (dependencies, _) = dependencies.split_once("\n\n").expect("more tables");
+    let foreign = dependencies.lines().filter(|line| !line.contains("path ="));
+    for line in foreign {
+        assert!(ours.lines().any(|l| l == line), "{line} is not ours");
+    }
+}

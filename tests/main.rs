@@ -4,6 +4,7 @@ mod adversary;
 mod architecture;
 mod bad_input;
 mod binaries;
+mod conformance;
 mod crash;
 mod flow;
 mod forge;

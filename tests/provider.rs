@@ -124,11 +124,14 @@ async fn answer(
 }
 
 /// The model or the stored response that a path names: `chat.json` in
-/// `/v1/responses/chat.json` and in `/v1beta/models/chat.json:generateContent`.
+/// `/v1/responses/chat.json` and in `/v1beta/models/chat.json:generateContent`,
+/// and the fault in `/v1/messages/batches/batch:5/results`.
 fn named_in(path: &str) -> &str {
     let named = |segment: &&str| !matches!(*segment, "results" | "content");
     let last = path.rsplit('/').find(named).unwrap_or_default();
-    last.rsplit_once(':').map_or(last, |(name, _)| name)
+    let method = |method: &str| method.starts_with(|c: char| c.is_ascii_alphabetic());
+    let split = last.rsplit_once(':').filter(|(_, after)| method(after));
+    split.map_or(last, |(name, _)| name)
 }
 
 fn sample(provider: &str, file: &str) -> Response {
@@ -211,6 +214,17 @@ async fn fault(name: &str, detail: &str) -> Response {
             body.push_str(&",0.125".repeat(size / 6));
             body.push_str(r#"],"model":"m","usage":{"prompt_tokens":7,"total_tokens":7}}"#);
             ([(CONTENT_TYPE, "application/json")], body).into_response()
+        }
+        // The results of a batch of `detail` responses, each with its usage.
+        "batch" => {
+            let count: u32 = detail.parse().expect("a number");
+            let line = |i| {
+                format!(
+                    r#"{{"custom_id":"c{i}","result":{{"type":"succeeded","message":{{"id":"msg_{count}_{i}","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929","content":[],"stop_reason":"end_turn","usage":{{"input_tokens":{i},"output_tokens":1}}}}}}}}"#
+                ) + "\n"
+            };
+            let lines: String = (0..count).map(line).collect();
+            ([(CONTENT_TYPE, "application/x-jsonl")], lines).into_response()
         }
         "status" => (status_of(detail.parse().ok()), "{}").into_response(),
         "refuse" => {

@@ -128,8 +128,12 @@ fn is_plain(prefix: &[u8]) -> Option<bool> {
         b"data:", b"event:", b": ", b"{\"", b"{\n", b"{\r", b"{ ", b"[{", b"[\n", b"[ ",
     ];
     let text = prefix.trim_ascii_start();
+    // Judged by the blanks alone, so that it does not matter how many bytes are there.
+    if prefix.len() - text.len() >= SNIFFED {
+        return Some(true);
+    }
     if text.is_empty() {
-        return (prefix.len() >= SNIFFED).then_some(true);
+        return None;
     }
     if BEGINNINGS
         .iter()
@@ -417,6 +421,8 @@ impl Brotli {
             next(&self.piece[..given])?;
             match result {
                 BrotliResult::NeedsMoreOutput => {}
+                // A full buffer may hide more that is ready.
+                BrotliResult::NeedsMoreInput if given == self.piece.len() => {}
                 BrotliResult::NeedsMoreInput => return Ok(()),
                 BrotliResult::ResultSuccess => self.ended = true,
                 BrotliResult::ResultFailure => return Err(Undecodable),
@@ -495,5 +501,49 @@ mod tests {
         check("gzip", &once, 0, true);
         check("gzip,gzip", &twice, (1 << 20) + once.len() as u64, false);
         check("gzip,gzip", &twice, 1 << 20, true);
+    }
+
+    #[test]
+    fn all_that_has_come_is_decoded_at_once() {
+        let body: Vec<u8> = (0..20_000_u32)
+            .flat_map(|i| i.wrapping_mul(i).to_string().into_bytes())
+            .collect();
+        let gzip = {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            out.write_all(&body).expect("memory takes all");
+            out.finish().expect("memory takes all")
+        };
+        let brotli = {
+            let mut out = brotli::CompressorWriter::new(Vec::new(), 4096, 9, 22);
+            out.write_all(&body).expect("memory takes all");
+            out.into_inner()
+        };
+        let zstd = zstd::stream::encode_all(&body[..], 9).expect("memory takes all");
+        for (coding, coded) in [("gzip", gzip), ("br", brotli), ("zstd", zstd)] {
+            let cut = &coded[..coded.len() - 20];
+            let given = |size| {
+                let (mut decoder, mut given) = (Decoder::new(Some(coding)), 0);
+                cut.chunks(size)
+                    .for_each(|slice| decoder.feed(slice, &mut |piece| given += piece.len()));
+                given
+            };
+            assert_eq!(given(cut.len()), given(1), "{coding}");
+        }
+    }
+
+    #[test]
+    fn what_a_body_is_does_not_depend_on_its_slices() {
+        let check = |body: &[u8], blind: bool| {
+            for size in 1..=body.len() {
+                let mut decoder = Decoder::new(Some("br"));
+                body.chunks(size)
+                    .for_each(|slice| decoder.feed(slice, &mut |_| {}));
+                decoder.finish(&mut |_| {});
+                assert_eq!(decoder.is_blind(), blind, "{body:?}, slices of {size}");
+            }
+        };
+        check(b"     \x07\x1b\x81\x08", true);
+        check(b"      \x07\x1b\x81\x08", false);
+        check(b"     {\"a\"", false);
     }
 }

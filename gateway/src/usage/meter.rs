@@ -159,7 +159,8 @@ impl Meter {
                 Outcome::Unmetered
             };
         }
-        let unreadable = body.is_unreadable() || self.decoder.is_blind() && !stated;
+        // What stated usage was read so far: its counts stand, and the rest is missing.
+        let unreadable = !stated && (body.is_unreadable() || self.decoder.is_blind());
         match end {
             End::ClientLeft => Outcome::Aborted,
             End::Complete if unreadable => Outcome::Unmetered,

@@ -476,6 +476,13 @@ fn outcomes_tell_how_an_answer_ended() {
         End::ClientLeft,
         none(Aborted),
     );
+    // An entry that is unmetered holds no counts.
+    check(
+        &format!("[{json},{{}},nonsense"),
+        JSON,
+        End::Complete,
+        counted(Partial),
+    );
     check("not json", JSON, End::Complete, none(Unmetered));
     check("not json", JSON, End::ClientLeft, none(Aborted));
     check("", JSON, End::Complete, none(Unmetered));
