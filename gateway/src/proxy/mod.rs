@@ -168,7 +168,7 @@ impl Proxy {
         let admitted = self.limits.admit(draft.key_id, from);
         admitted.map_err(ApiError::too_often)?;
         let call = match kind {
-            Kind::None | Kind::Frames => None,
+            Kind::None | Kind::Session => None,
             _ => Some(self.calls.begin(&draft, kind == Kind::Generate)),
         };
         let call = call.transpose().map_err(refused_call)?;

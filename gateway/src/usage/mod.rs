@@ -19,6 +19,7 @@ mod answer;
 mod body;
 mod count;
 mod decode;
+mod event;
 mod json;
 mod meter;
 mod model;
@@ -26,8 +27,10 @@ mod paths;
 #[cfg(test)]
 mod replay;
 mod route;
+mod session;
 mod sse;
 
 pub use meter::{AnswerHead, End, Meter, Metered};
 pub use model::base_model;
 pub use route::{Dialect, Kind, classify};
+pub use session::{Progress, SessionMeter};
