@@ -96,12 +96,9 @@ impl Extension {
             let mut parts = extension.split(';').map(str::trim);
             match parts.next().unwrap_or_default() {
                 "" => {}
-                name if name.eq_ignore_ascii_case("permessage-deflate")
-                    && agreed == Self::None =>
-                {
+                name if name.eq_ignore_ascii_case("permessage-deflate") && agreed == Self::None => {
                     let mut parts = parts;
-                    let alone =
-                        parts.any(|p| p.eq_ignore_ascii_case("server_no_context_takeover"));
+                    let alone = parts.any(|p| p.eq_ignore_ascii_case("server_no_context_takeover"));
                     agreed = Self::Deflate { alone };
                 }
                 _ => return Self::Unknown,
@@ -136,6 +133,11 @@ impl Frames {
     /// Whether the bytes so far end where a frame does.
     pub(super) fn is_between(&self) -> bool {
         self.headed == 0 && self.left == 0 && !self.broken
+    }
+
+    /// Whether what came is not what it should be.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Reads on, in slices of any size.

@@ -117,7 +117,7 @@ impl SessionMeter {
 
     /// Ends the session: what had begun and not ended. If it could not be
     /// read, one response stands for those that were missed.
-    pub fn finish(mut self, end: End) -> Vec<Progress> {
+    pub fn finish(&mut self, end: End) -> Vec<Progress> {
         let cut = match end {
             End::ClientLeft => Outcome::Aborted,
             End::Complete | End::ProviderBroke => Outcome::Partial,
@@ -132,7 +132,7 @@ impl SessionMeter {
             let missed = self.begin();
             self.end(missed, Some(Outcome::Unmetered));
         }
-        self.progress.into()
+        self.progress.drain(..).collect()
     }
 
     fn merge(&mut self) {
@@ -313,7 +313,8 @@ mod tests {
         records
     }
 
-    const CREATED: &str = r#"{"type":"response.created","response":{"id":"r1","status":"in_progress","usage":null}}"#;
+    const CREATED: &str =
+        r#"{"type":"response.created","response":{"id":"r1","status":"in_progress","usage":null}}"#;
     const DONE: &str = r#"{"type":"response.done","response":{"id":"r1","status":"completed","usage":{"input_tokens":7,"output_tokens":2}}}"#;
 
     #[test]
@@ -354,10 +355,7 @@ mod tests {
         check(
             &[session, &tokens, older, &seconds],
             End::Complete,
-            &[
-                "complete 4 3 gpt-transcribe -",
-                "unmetered - - whisper-1 -",
-            ],
+            &["complete 4 3 gpt-transcribe -", "unmetered - - whisper-1 -"],
         );
         // Nothing began: nothing is recorded.
         let error = r#"{"type":"error","error":{"message":"no"}}"#;
@@ -367,7 +365,11 @@ mod tests {
         // What responses over HTTP stream, over a WebSocket.
         let completed = r#"{"type":"response.completed","response":{"id":"r1","model":"gpt-5","usage":{"input_tokens":1,"output_tokens":2}}}"#;
         let failed = r#"{"type":"response.failed","response":{"id":"r1","error":{"code":"x"},"usage":null}}"#;
-        check(&[CREATED, completed], End::Complete, &["complete 1 2 gpt-5 r1"]);
+        check(
+            &[CREATED, completed],
+            End::Complete,
+            &["complete 1 2 gpt-5 r1"],
+        );
         check(&[CREATED, failed], End::Complete, &["partial - - - r1"]);
         let done = r#"{"type":"transcription.done","model":"voxtral","text":"x","usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}"#;
         check(&[done], End::Complete, &["complete 3 5 voxtral -"]);
@@ -379,7 +381,8 @@ mod tests {
             let found = records(Dialect::Gemini, messages, end);
             assert_eq!(found, expected, "{messages:?} {end:?}");
         };
-        let says = r#"{"serverContent":{"modelTurn":{"parts":[{"text":"{\"usageMetadata\":1}"}]}}}"#;
+        let says =
+            r#"{"serverContent":{"modelTurn":{"parts":[{"text":"{\"usageMetadata\":1}"}]}}}"#;
         let heard = r#"{"serverContent":{"inputTranscription":{"text":"hi"}}}"#;
         let over = r#"{"serverContent":{"turnComplete":true}}"#;
         let calls = r#"{"toolCall":{"functionCalls":[{"name":"f"}]}}"#;
@@ -414,7 +417,11 @@ mod tests {
         check(
             &[says, over, &states(10, 4), says, over, says, &second],
             End::Complete,
-            &["complete 10 4 - -", "unmetered - - - -", "complete 20 6 - -"],
+            &[
+                "complete 10 4 - -",
+                "unmetered - - - -",
+                "complete 20 6 - -",
+            ],
         );
         check(&[says, over], End::ClientLeft, &["unmetered - - - -"]);
         // The call of a tool is a response, its answer's is another; the
@@ -425,7 +432,11 @@ mod tests {
             &["complete 10 4 - -", "complete 20 6 - -"],
         );
         let called = calls.replacen('{', &format!("{{{},", usage(10, 4)), 1);
-        check(&[&called, over, over], End::Complete, &["complete 10 4 - -"]);
+        check(
+            &[&called, over, over],
+            End::Complete,
+            &["complete 10 4 - -"],
+        );
         check(&[says, &grown], End::ClientLeft, &["aborted 10 2 - -"]);
         check(&[says], End::ProviderBroke, &["partial - - - -"]);
         check(&[setup, heard, over], End::ClientLeft, &[]);
