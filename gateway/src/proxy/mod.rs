@@ -45,7 +45,7 @@ use crate::log::pool::Pool;
 use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, Reply};
 use crate::usage::{AnswerHead, Kind, Meter, SessionMeter, classify};
-use carried::{Carried, Read};
+use carried::{Carried, CarriedError, Read};
 use custom::Refusal;
 use frames::{Extension, Frames, Side};
 use hide::Hide;
@@ -98,6 +98,7 @@ pub struct Proxy {
     limits: Limits,
     answer_within: Duration,
     idle_within: Duration,
+    max_request_body: u64,
 }
 
 impl Proxy {
@@ -119,6 +120,7 @@ impl Proxy {
             limits: Limits::new(config.calls_per_key, config.calls_per_address),
             answer_within: config.answer_within,
             idle_within: config.idle_within,
+            max_request_body: config.max_request_body,
             client,
             custom_client: custom::client(config.connect_within)?,
             custom_ports: config.custom_ports.clone(),
@@ -174,6 +176,8 @@ impl Proxy {
             Kind::None
         };
         let (mut head, body) = request.into_parts();
+        let body = Carried::limited(body, self.max_request_body);
+        let body = body.map_err(|error| self.uncarried(&error))?;
         let link = head.headers.remove(LINK);
         let inline = head
             .headers
@@ -198,7 +202,7 @@ impl Proxy {
         head.version = Version::HTTP_11;
         if let Some(client) = upgrade {
             let retrieval = joins(route.rest).then_some(draft.id);
-            let request = Request::from_parts(head, body.into());
+            let request = Request::from_parts(head, body);
             let asked = Asked {
                 client,
                 draft,
@@ -210,9 +214,9 @@ impl Proxy {
         }
         let editable = upstream.asks_for_usage && kind == Kind::Generate && chats(route.rest);
         let (answer, edited) = if editable {
-            self.ask_for_usage(upstream, head, body.into()).await?
+            self.ask_for_usage(upstream, head, body).await?
         } else {
-            let request = Request::from_parts(head, body.into());
+            let request = Request::from_parts(head, body);
             (self.send(upstream, request).await?, false)
         };
         let answered = Answered {
@@ -250,8 +254,19 @@ impl Proxy {
         };
         match tokio::time::timeout(self.answer_within, answer).await {
             Ok(Ok(answer)) => Ok(answer.map(Carried::from)),
-            Ok(Err(error)) => Err(unreachable(upstream, &error)),
+            Ok(Err(error)) => Err(match cause(&error) {
+                Some(error) => self.uncarried(error),
+                None => unreachable(upstream, &error),
+            }),
             Err(_) => Err(ApiError::upstream_timeout(upstream.name.as_str())),
+        }
+    }
+
+    /// What a client is told whose request could not be carried.
+    fn uncarried(&self, error: &CarriedError) -> ApiError {
+        match error {
+            CarriedError::TooLong => ApiError::too_long(self.max_request_body),
+            CarriedError::BrokeOff(_) => ApiError::cut_off(),
         }
     }
 
@@ -266,7 +281,7 @@ impl Proxy {
     ) -> Result<(Response<Carried>, bool), ApiError> {
         let read = tokio::time::timeout(self.idle_within, body.read(MAX_EDITED)).await;
         let read = read.map_err(|_| ApiError::cut_off())?;
-        let whole = match read.map_err(|_| ApiError::cut_off())? {
+        let whole = match read.map_err(|error| self.uncarried(&error))? {
             Read::Whole(whole) => whole,
             Read::Longer(body) => {
                 let request = Request::from_parts(head, body);
@@ -600,6 +615,18 @@ fn refused_call(error: Refused) -> ApiError {
         Refused::Full => ApiError::overloaded(),
         Refused::Journal(error) => ApiError::internal("journal_unavailable", &error),
     }
+}
+
+/// What was wrong with the request's body, if that is why it could not be sent.
+fn cause(error: &hyper_util::client::legacy::Error) -> Option<&CarriedError> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(found) = inner.downcast_ref() {
+            return Some(found);
+        }
+        cause = inner.source();
+    }
+    None
 }
 
 fn unreachable(upstream: &Upstream, error: &hyper_util::client::legacy::Error) -> ApiError {

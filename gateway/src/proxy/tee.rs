@@ -36,7 +36,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Tee {
     body: Carried,
     metering: Option<Box<Metering>>,
-    hide: Option<Hide>,
+    hide: Option<Box<Hide>>,
     silence: Silence,
     /// Frames that were read before the answer began, and wait.
     held: VecDeque<Bytes>,
@@ -145,7 +145,7 @@ impl Tee {
         Self {
             body,
             metering: metering.map(Box::new),
-            hide,
+            hide: hide.map(Box::new),
             silence,
             held: VecDeque::new(),
             receipt: None,
