@@ -15,4 +15,6 @@ mod python;
 mod sdks;
 mod sentinel;
 mod service;
+mod sessions;
 mod vectors;
+mod websocket;

@@ -131,9 +131,19 @@ fn named_in(path: &str) -> &str {
     last.rsplit_once(':').map_or(last, |(name, _)| name)
 }
 
-fn sample(provider: &str, file: &str) -> Response {
+/// A sample's bytes.
+pub(crate) fn body(provider: &str, file: &str) -> Vec<u8> {
+    let found = read(provider, file);
+    found.unwrap_or_else(|| panic!("{provider} has no sample {file}"))
+}
+
+fn read(provider: &str, file: &str) -> Option<Vec<u8>> {
     let read = |folder: PathBuf| std::fs::read(folder.join(provider).join(file)).ok();
-    let Some(bytes) = samples().into_iter().find_map(read) else {
+    samples().into_iter().find_map(read)
+}
+
+fn sample(provider: &str, file: &str) -> Response {
+    let Some(bytes) = read(provider, file) else {
         return (StatusCode::NOT_FOUND, "no such sample").into_response();
     };
     let expected = expected(provider, file);

@@ -24,7 +24,7 @@ use crate::python;
 use crate::sentinel::{Sees, Sentinel};
 
 /// What a script in `sdk/` prints: one call a line.
-async fn driven(script: &str, arguments: &[&str]) -> Vec<Value> {
+pub(crate) async fn driven(script: &str, arguments: &[&str]) -> Vec<Value> {
     let python = python::interpreter("sdk/requirements.txt");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk");
     let mut command = Command::new(python);
@@ -44,11 +44,11 @@ async fn driven(script: &str, arguments: &[&str]) -> Vec<Value> {
 }
 
 /// The credential that the scripts send to a provider.
-fn key_of(provider: &str) -> String {
+pub(crate) fn key_of(provider: &str) -> String {
     format!("sk-test-{provider}-0123456789abcdefghijklmno")
 }
 
-fn text<'a>(call: &'a Value, field: &str) -> &'a str {
+pub(crate) fn text<'a>(call: &'a Value, field: &str) -> &'a str {
     call[field].as_str().expect("a text")
 }
 
@@ -200,7 +200,7 @@ fn sent_the_same(call: &Value, through: &Seen, direct: &Seen) {
 }
 
 /// Credentials, prompts and answers stand in nothing that the gateway wrote.
-fn nothing_leaked(data: &Path, log: &str) {
+pub(crate) fn nothing_leaked(data: &Path, log: &str) {
     let mut planted: Vec<String> = PROVIDERS.iter().map(|name| key_of(name)).collect();
     planted.extend([SECRET_PROMPT, "quick", "get_weather"].map(String::from));
     let mut written = vec![("its log".to_owned(), log.as_bytes().to_vec())];

@@ -32,7 +32,7 @@ use crate::usage::{Dialect, End, Metered, Progress, SessionMeter};
 const BUFFER: usize = 16 << 10;
 
 /// How long a side may take to close once the other one has.
-const CLOSING: Duration = Duration::from_secs(10);
+const CLOSING: Duration = Duration::from_secs(3);
 
 /// A close frame of ours, going away (RFC 6455 section 7.4.1): to the client,
 /// and, masked with zeros, to the provider.
