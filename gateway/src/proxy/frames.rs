@@ -332,3 +332,248 @@ impl Inflate {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compress, Compression, FlushCompress};
+    use proptest::prelude::*;
+
+    /// The messages that were told, and whether reading was given up.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Told {
+        begun: Vec<u8>,
+        whole: Vec<Vec<u8>>,
+        given_up: u32,
+    }
+
+    impl Messages for Told {
+        fn data(&mut self, bytes: &[u8]) {
+            self.begun.extend_from_slice(bytes);
+        }
+        fn end(&mut self) {
+            self.whole.push(std::mem::take(&mut self.begun));
+        }
+        fn unreadable(&mut self) {
+            self.given_up += 1;
+        }
+    }
+
+    const DEFLATE: Extension = Extension::Deflate { alone: false };
+
+    /// A frame as a server sends it; `head` are its first byte and what it
+    /// says of its length.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![first];
+        match payload.len() {
+            short @ 0..=125 => frame.push(short as u8),
+            long @ 126..=0xffff => {
+                frame.push(126);
+                frame.extend((long as u16).to_be_bytes());
+            }
+            longer => {
+                frame.push(127);
+                frame.extend((longer as u64).to_be_bytes());
+            }
+        }
+        frame.extend(payload);
+        frame
+    }
+
+    fn read(extension: Extension, bytes: &[u8], slice: usize) -> (Told, Frames) {
+        let mut told = Told::default();
+        let mut frames = Frames::new(Side::Server, extension);
+        for slice in bytes.chunks(slice) {
+            frames.feed(slice, &mut told);
+        }
+        (told, frames)
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), slice in 1_usize..9) {
+            for side in [Side::Client, Side::Server] {
+                let mut frames = Frames::new(side, DEFLATE);
+                let mut told = Told::default();
+                bytes.chunks(slice).for_each(|slice| frames.feed(slice, &mut told));
+                prop_assert!(told.given_up <= 1);
+                prop_assert_eq!(told.given_up == 1, frames.is_broken());
+            }
+        }
+
+        #[test]
+        fn messages_come_out_whole_however_they_are_sent(
+            messages in proptest::collection::vec(
+                (proptest::collection::vec(any::<u8>(), 0..400), 1_usize..200, any::<bool>(), any::<bool>()),
+                0..6,
+            ),
+            slice in 1_usize..300,
+            alone in any::<bool>(),
+        ) {
+            let mut bytes = vec![];
+            let mut deflate = Compress::new(Compression::fast(), false);
+            for (message, piece, compressed, binary) in &messages {
+                let mut payload = message.clone();
+                if *compressed {
+                    payload = Vec::with_capacity(message.len() + 1024);
+                    deflate.compress_vec(message, &mut payload, FlushCompress::Sync).expect("memory");
+                    payload.truncate(payload.len() - TAIL.len());
+                    if alone {
+                        deflate.reset();
+                    }
+                }
+                let count = payload.len().div_ceil(*piece).max(1);
+                for n in 0..count {
+                    let piece = &payload[n * piece..payload.len().min((n + 1) * piece)];
+                    let opcode = if n > 0 { 0 } else { 1 + u8::from(*binary) };
+                    let reserved = if *compressed && n == 0 { 0x40 } else { 0 };
+                    let last = if n + 1 == count { 0x80 } else { 0 };
+                    bytes.extend(frame(last | reserved | opcode, piece));
+                    bytes.extend(frame(0x89, b"between"));
+                    bytes.extend(frame(0x8a, b""));
+                }
+            }
+            let (told, frames) = read(Extension::Deflate { alone }, &bytes, slice);
+            let wanted: Vec<_> = messages.into_iter().map(|(message, ..)| message).collect();
+            prop_assert_eq!(told, Told { whole: wanted, ..Told::default() });
+            prop_assert!(frames.is_between() && !frames.is_closed());
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_protocol_is_not_read() {
+        let check = |extension, bytes: &[u8], broken: bool| {
+            for slice in [1, 3, 1_000] {
+                let (told, frames) = read(extension, bytes, slice);
+                assert_eq!(told.given_up, u32::from(broken), "{bytes:?}");
+                assert_eq!(frames.is_broken(), broken, "{bytes:?}");
+                assert!(!broken || !frames.is_between());
+            }
+        };
+        let none = Extension::None;
+        check(none, &frame(0x81, b"{}"), false);
+        check(none, &frame(0x82, &vec![b' '; 70_000]), false);
+        check(none, &[0x81, 0x82, 0, 0, 0, 0, b'{', b'}'], true);
+        check(none, &frame(0xc1, b"x"), true);
+        check(Extension::Unknown, &frame(0xc1, b"x"), true);
+        check(DEFLATE, &frame(0xa1, b"x"), true);
+        check(DEFLATE, &frame(0xc1, b"\xff\xff"), true);
+        check(DEFLATE, &frame(0xc9, b""), true);
+        for reserved in [3, 7, 0xb, 0xf] {
+            check(none, &frame(0x80 | reserved, b""), true);
+        }
+        check(none, &frame(0x80, b"continues nothing"), true);
+        check(none, &[frame(0x01, b"{"), frame(0x81, b"}")].concat(), true);
+        check(
+            none,
+            &[frame(0x01, b"{"), frame(0x80, b"}")].concat(),
+            false,
+        );
+        check(
+            DEFLATE,
+            &[frame(0x01, b"{"), frame(0xc0, b"}")].concat(),
+            true,
+        );
+        check(none, &frame(0x09, b"in pieces"), true);
+        check(none, &frame(0x89, &[0; 126]), true);
+        check(none, &[0x81, 0xff - 0x80, 0x80, 0, 0, 0, 0, 0, 0, 0], true);
+        // Nothing counts after a close.
+        let closed = [frame(0x88, b""), frame(0x83, b"x")].concat();
+        check(none, &closed, false);
+        assert!(read(none, &closed, 1).1.is_closed());
+    }
+
+    #[test]
+    fn a_block_that_says_it_is_the_last_ends_only_its_message() {
+        let mut bytes = vec![];
+        for text in [&b"{\"a\":1}"[..], b"{\"b\":2}"] {
+            let mut payload = Vec::with_capacity(1024);
+            let mut deflate = Compress::new(Compression::fast(), false);
+            let whole = deflate.compress_vec(text, &mut payload, FlushCompress::Finish);
+            whole.expect("memory");
+            payload.push(0);
+            bytes.extend(frame(0xc1, &payload));
+        }
+        for slice in [1, 1_000] {
+            let (told, _) = read(DEFLATE, &bytes, slice);
+            let wanted = [b"{\"a\":1}".to_vec(), b"{\"b\":2}".to_vec()];
+            assert_eq!((told.whole, told.given_up), (wanted.to_vec(), 0));
+        }
+    }
+
+    #[test]
+    fn what_is_decoded_is_bounded() {
+        let mut payload = Vec::with_capacity(1 << 20);
+        let mut deflate = Compress::new(Compression::best(), false);
+        let zeros = vec![0; 16 << 20];
+        deflate
+            .compress_vec(&zeros, &mut payload, FlushCompress::Sync)
+            .expect("memory");
+        payload.truncate(payload.len() - TAIL.len());
+        struct Counted(u64, u32);
+        impl Messages for Counted {
+            fn data(&mut self, bytes: &[u8]) {
+                assert!(bytes.len() <= PIECE);
+                self.0 += bytes.len() as u64;
+            }
+            fn end(&mut self) {}
+            fn unreadable(&mut self) {
+                self.1 += 1;
+            }
+        }
+        let mut told = Counted(0, 0);
+        let mut frames = Frames::new(Side::Server, DEFLATE);
+        frames.inflate().left = 20 << 20;
+        frames.feed(&frame(0xc1, &payload), &mut told);
+        assert_eq!((told.0, told.1), (16 << 20, 0));
+        frames.inflate().state.reset(false);
+        frames.feed(&frame(0xc1, &payload), &mut told);
+        assert!(told.0 <= 20 << 20 && told.1 == 1, "{} {}", told.0, told.1);
+    }
+
+    #[test]
+    fn clients_frames_tell_their_bounds_and_the_end() {
+        let mut frames = Frames::new(Side::Client, DEFLATE);
+        let mut told = Told::default();
+        let masked = |first: u8, payload: &[u8]| {
+            let mut frame = vec![first, 0x80 | payload.len() as u8, 1, 2, 3, 4];
+            frame.extend(payload);
+            frame
+        };
+        frames.feed(&masked(0xc1, b"anything"), &mut told);
+        assert!(frames.is_between());
+        frames.feed(&[0x89, 0x80, 1], &mut told);
+        assert!(!frames.is_between());
+        frames.feed(&[2, 3, 4], &mut told);
+        assert!(frames.is_between() && !frames.is_closed());
+        frames.feed(&masked(0x88, b"\x03\xe8"), &mut told);
+        assert!(frames.is_closed());
+        assert_eq!(told, Told::default());
+    }
+
+    #[test]
+    fn extensions_are_read_as_they_are_agreed() {
+        let check = |lines: &[&str], wanted| {
+            assert_eq!(
+                Extension::agreed(lines.iter().copied()),
+                wanted,
+                "{lines:?}"
+            );
+        };
+        let alone = Extension::Deflate { alone: true };
+        check(&[], Extension::None);
+        check(&[""], Extension::None);
+        check(&["permessage-deflate"], DEFLATE);
+        check(&["Permessage-Deflate ; client_max_window_bits=15"], DEFLATE);
+        check(
+            &["permessage-deflate; server_no_context_takeover; server_max_window_bits=10"],
+            alone,
+        );
+        check(
+            &["permessage-deflate, permessage-deflate"],
+            Extension::Unknown,
+        );
+        check(&["permessage-deflate", "x-other"], Extension::Unknown);
+        check(&["x-webkit-deflate-frame"], Extension::Unknown);
+    }
+}
