@@ -99,7 +99,7 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let last = named_in(uri.path()).to_owned();
+    let last = named_in_form(&body).unwrap_or_else(|| named_in(uri.path()).to_owned());
     let provider = uri.path().split('/').nth(1).unwrap_or_default().to_owned();
     seen.lock().expect("no handler panics").push(Seen {
         method,
@@ -129,6 +129,13 @@ fn named_in(path: &str) -> &str {
     let named = |segment: &&str| !matches!(*segment, "results" | "content");
     let last = path.rsplit('/').find(named).unwrap_or_default();
     last.rsplit_once(':').map_or(last, |(name, _)| name)
+}
+
+/// The model that an uploaded form names (RFC 7578).
+fn named_in_form(body: &[u8]) -> Option<String> {
+    let body = String::from_utf8_lossy(body);
+    let (_, after) = body.split_once("name=\"model\"\r\n\r\n")?;
+    Some(after.split_once("\r\n")?.0.to_owned())
 }
 
 /// A sample's bytes.

@@ -4,11 +4,15 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+
+/// How long a body is read that is refused.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A body on its way through.
 #[derive(Debug)]
@@ -47,6 +51,7 @@ impl Carried {
     /// It says that it is.
     pub(super) fn limited(body: Incoming, limit: u64) -> Result<Self, CarriedError> {
         if body.size_hint().lower() > limit {
+            drain(body);
             return Err(CarriedError::TooLong);
         }
         Ok(Self {
@@ -139,7 +144,12 @@ impl Body for Carried {
                 self.left = left;
                 Ok(frame)
             }
-            None => Err(CarriedError::TooLong),
+            None => {
+                if let Some(rest) = self.rest.take() {
+                    drain(rest);
+                }
+                Err(CarriedError::TooLong)
+            }
         }))
     }
 
@@ -152,6 +162,13 @@ impl Body for Carried {
         let rest = self.rest.as_ref();
         longer(rest.map_or(SizeHint::with_exact(0), Body::size_hint), first)
     }
+}
+
+/// Reads what is refused to its end, for a while: most clients look for an
+/// answer when they have sent all, and a connection closed before loses it.
+fn drain(mut body: Incoming) {
+    let drained = async move { while let Some(Ok(_)) = body.frame().await {} };
+    tokio::spawn(tokio::time::timeout(DRAINED_WITHIN, drained));
 }
 
 /// The hint of a body before which `more` bytes stand.
