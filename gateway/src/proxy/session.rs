@@ -172,7 +172,7 @@ impl Sides {
             self.last = Instant::now();
         }
         match (outward, inward) {
-            (Poll::Ready(Err(Side::From)), _) | (_, Poll::Ready(Err(Side::To))) => {
+            (Poll::Ready(Err(Failed::From)), _) | (_, Poll::Ready(Err(Failed::To))) => {
                 self.note(true, End::ClientLeft);
                 return Poll::Ready(Passed::Over);
             }
@@ -221,7 +221,7 @@ impl Sides {
 }
 
 /// Which connection of a pipe failed.
-enum Side {
+enum Failed {
     From,
     To,
 }
@@ -273,28 +273,28 @@ impl Pipe {
         mut from: Pin<&mut R>,
         mut to: Pin<&mut W>,
         (messages, moved): (&mut impl Messages, &mut bool),
-    ) -> Poll<Result<(), Side>> {
+    ) -> Poll<Result<(), Failed>> {
         loop {
             while self.start < self.end {
                 let rest = &self.buffer[self.start..self.end];
                 let written = ready!(to.as_mut().poll_write(cx, rest));
                 match written {
-                    Ok(0) | Err(_) => return Poll::Ready(Err(Side::To)),
+                    Ok(0) | Err(_) => return Poll::Ready(Err(Failed::To)),
                     Ok(written) => self.start += written,
                 }
                 (*moved, self.flushed) = (true, false);
             }
             if self.ended {
                 let closed = ready!(to.as_mut().poll_shutdown(cx));
-                return Poll::Ready(closed.map_err(|_| Side::To));
+                return Poll::Ready(closed.map_err(|_| Failed::To));
             }
             let read = self.fill(cx, from.as_mut());
             if !self.flushed && read.is_pending() {
                 let flushed = ready!(to.as_mut().poll_flush(cx));
-                flushed.map_err(|_| Side::To)?;
+                flushed.map_err(|_| Failed::To)?;
                 self.flushed = true;
             }
-            ready!(read).map_err(|_| Side::From)?;
+            ready!(read).map_err(|_| Failed::From)?;
             *moved = true;
             // Before it is written: a client that never reads is counted, too.
             self.said.feed(&self.buffer[..self.end], messages);

@@ -7,6 +7,8 @@
 //! ```text
 //! bytes -> decode (gzip, deflate, br, zstd) -> body (SSE, lines, JSON)
 //!       -> json (skips all but fixed paths) -> answer (merges events) -> count
+//!
+//! messages of a WebSocket -> json -> session (tells responses apart) -> count
 //! ```
 //!
 //! Usage is looked up at fixed paths only (`paths`), never searched for: what
