@@ -99,7 +99,7 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let last = named_in(uri.path()).to_owned();
+    let last = named_in_form(&body).unwrap_or_else(|| named_in(uri.path()).to_owned());
     let provider = uri.path().split('/').nth(1).unwrap_or_default().to_owned();
     seen.lock().expect("no handler panics").push(Seen {
         method,
@@ -134,9 +134,26 @@ fn named_in(path: &str) -> &str {
     split.map_or(last, |(name, _)| name)
 }
 
-fn sample(provider: &str, file: &str) -> Response {
+/// The model that an uploaded form names (RFC 7578).
+fn named_in_form(body: &[u8]) -> Option<String> {
+    let body = String::from_utf8_lossy(body);
+    let (_, after) = body.split_once("name=\"model\"\r\n\r\n")?;
+    Some(after.split_once("\r\n")?.0.to_owned())
+}
+
+/// A sample's bytes.
+pub(crate) fn body(provider: &str, file: &str) -> Vec<u8> {
+    let found = read(provider, file);
+    found.unwrap_or_else(|| panic!("{provider} has no sample {file}"))
+}
+
+fn read(provider: &str, file: &str) -> Option<Vec<u8>> {
     let read = |folder: PathBuf| std::fs::read(folder.join(provider).join(file)).ok();
-    let Some(bytes) = samples().into_iter().find_map(read) else {
+    samples().into_iter().find_map(read)
+}
+
+fn sample(provider: &str, file: &str) -> Response {
+    let Some(bytes) = read(provider, file) else {
         return (StatusCode::NOT_FOUND, "no such sample").into_response();
     };
     let expected = expected(provider, file);

@@ -12,7 +12,6 @@ use std::time::Duration;
 use protocol::hash::{key_id, receipt_commitment};
 use protocol::key::Origin;
 use reqwest::StatusCode;
-use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -24,7 +23,7 @@ use crate::python;
 use crate::sentinel::{Sees, Sentinel};
 
 /// What a script in `sdk/` prints: one call a line.
-async fn driven(script: &str, arguments: &[&str]) -> Vec<Value> {
+pub(crate) async fn driven(script: &str, arguments: &[&str]) -> Vec<Value> {
     let python = python::interpreter("sdk/requirements.txt");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk");
     let mut command = Command::new(python);
@@ -44,11 +43,11 @@ async fn driven(script: &str, arguments: &[&str]) -> Vec<Value> {
 }
 
 /// The credential that the scripts send to a provider.
-fn key_of(provider: &str) -> String {
+pub(crate) fn key_of(provider: &str) -> String {
     format!("sk-test-{provider}-0123456789abcdefghijklmno")
 }
 
-fn text<'a>(call: &'a Value, field: &str) -> &'a str {
+pub(crate) fn text<'a>(call: &'a Value, field: &str) -> &'a str {
     call[field].as_str().expect("a text")
 }
 
@@ -135,6 +134,11 @@ async fn sdks_see_what_the_provider_says_and_each_call_has_its_record() {
     let (status, log) = gateway.stop();
     assert!(status.success(), "{status}");
     nothing_leaked(data.path(), &log);
+    for call in &calls {
+        let line = |id: &str| log.lines().any(|line| line.contains(id));
+        let id = call["receipt"].as_str();
+        assert!(id.is_none_or(line), "no line of the log names {call}");
+    }
 }
 
 /// Each SDK, sync and async, made a plain call, a stream, a call of a tool,
@@ -179,14 +183,36 @@ fn all_kinds_were_called(calls: &[Value]) {
     }
 }
 
+/// Whether a call sends a file.
+fn uploads(call: &Value) -> bool {
+    call["uploads"] == true
+}
+
 /// The provider got the same request twice, but for what the gateway says it
 /// edits and for what concerns one connection only.
 fn sent_the_same(call: &Value, through: &Seen, direct: &Seen) {
     let edited = call["edited"] == true;
-    let sorted = |headers: &HeaderMap| {
-        let mut headers: Vec<_> = headers
+    // What divides the parts of a form is drawn anew for each.
+    let boundary = |seen: &Seen| {
+        let kind = seen
+            .headers
+            .get("content-type")
+            .and_then(|v| v.to_str().ok());
+        let (_, boundary) = kind?.split_once("multipart/form-data; boundary=")?;
+        Some(boundary.to_owned())
+    };
+    let undivided = |seen: &Seen, bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        match boundary(seen) {
+            Some(boundary) => text.replace(&boundary, "boundary"),
+            None => text,
+        }
+    };
+    let sorted = |seen: &Seen| {
+        let mut headers: Vec<_> = seen
+            .headers
             .iter()
-            .map(|(n, v)| (n.to_string(), v.clone()))
+            .map(|(n, v)| (n.to_string(), undivided(seen, v.as_bytes())))
             .filter(|(n, _)| !matches!(n.as_str(), "host" | "connection"))
             .filter(|(n, _)| !edited || !matches!(n.as_str(), "accept-encoding" | "content-length"))
             .collect();
@@ -195,12 +221,15 @@ fn sent_the_same(call: &Value, through: &Seen, direct: &Seen) {
     };
     assert_eq!(through.uri, direct.uri, "{call}");
     assert_eq!(through.method, direct.method, "{call}");
-    assert_eq!(sorted(&through.headers), sorted(&direct.headers), "{call}");
-    assert_eq!(through.body == direct.body, !edited, "{call}");
+    assert_eq!(sorted(through), sorted(direct), "{call}");
+    assert_eq!(boundary(through).is_some(), uploads(call), "{call}");
+    let same = undivided(through, &through.body) == undivided(direct, &direct.body);
+    assert_eq!(same, !edited, "{call}");
+    assert_eq!(through.body.len() == direct.body.len(), !edited, "{call}");
 }
 
 /// Credentials, prompts and answers stand in nothing that the gateway wrote.
-fn nothing_leaked(data: &Path, log: &str) {
+pub(crate) fn nothing_leaked(data: &Path, log: &str) {
     let mut planted: Vec<String> = PROVIDERS.iter().map(|name| key_of(name)).collect();
     planted.extend([SECRET_PROMPT, "quick", "get_weather"].map(String::from));
     let mut written = vec![("its log".to_owned(), log.as_bytes().to_vec())];

@@ -10,6 +10,8 @@ use protocol::key::{Origin, VerifierKey};
 use protocol::receipt::Receipt;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::binaries::Folder;
 use crate::flow::{chat, holds, receipt, receipt_id};
@@ -300,4 +302,56 @@ async fn hosts_that_clients_name_are_vetted() {
     }
     assert!(provider.seen().is_empty());
     assert_eq!(open.reaches(1).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_longer_than_the_limit_is_refused() {
+    let (provider, _data, gateway) = started(&["--max-request-body", "1"]).await;
+    let host = gateway.url().trim_start_matches("http://");
+    let longest = 1 << 20;
+    let answer = async |path: &str, chunked: bool, len: usize| {
+        let mut stream = TcpStream::connect(host).await.expect("listens");
+        let framing = match chunked {
+            true => "transfer-encoding: chunked".to_owned(),
+            false => format!("content-length: {len}"),
+        };
+        let head = format!(
+            "POST /openai/v1/{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{framing}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let mut body = br#"{"model":"embeddings.json"}"#.to_vec();
+        body.resize(len, b' ');
+        for piece in body.chunks(100_000) {
+            let sent = match chunked {
+                true => [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat(),
+                false => piece.to_vec(),
+            };
+            // Who is refused early may find the connection closed.
+            if stream.write_all(&sent).await.is_err() {
+                break;
+            }
+        }
+        if chunked {
+            let _ = stream.write_all(b"0\r\n\r\n").await;
+        }
+        let mut answer = vec![];
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    for path in ["embeddings", "chat/completions"] {
+        for chunked in [false, true] {
+            let fits = answer(path, chunked, longest).await;
+            assert!(fits.starts_with("HTTP/1.1 200"), "{path} {chunked}: {fits}");
+            let before = provider.seen().len();
+            let refused = answer(path, chunked, longest + 1).await;
+            assert!(
+                refused.starts_with("HTTP/1.1 413"),
+                "{path} {chunked}: {refused}"
+            );
+            assert!(refused.contains("request_too_long"), "{refused}");
+            assert!(refused.contains("up to 1 MiB"), "{refused}");
+            assert_eq!(provider.seen().len(), before, "{path} {chunked}");
+        }
+    }
+    assert_eq!(gateway.reaches(5).await, 5);
 }

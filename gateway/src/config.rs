@@ -71,6 +71,8 @@ pub struct Config {
     pub answer_within: Duration,
     /// How long a provider may be silent within its answer.
     pub idle_within: Duration,
+    /// Bytes of a request's body, at the most.
+    pub max_request_body: u64,
     /// Calls in flight and records not yet durable, at the most.
     pub max_in_flight: usize,
     /// Calls a minute of one key id, if limited.
@@ -91,10 +93,14 @@ pub struct GivenLimits {
     #[arg(long, env = "TALLY_ANSWER_TIMEOUT", value_name = "SECONDS")]
     answer_timeout: Option<u64>,
 
-    /// Seconds that a provider may be silent within an answer; there is no
-    /// limit on the whole of it [default: 600]
+    /// Seconds that a provider may be silent within an answer, and both sides
+    /// within a session; there is no limit on the whole of either [default: 600]
     #[arg(long, env = "TALLY_IDLE_TIMEOUT", value_name = "SECONDS")]
     idle_timeout: Option<u64>,
+
+    /// MiB of a request's body; longer ones are refused with 413 [default: 256]
+    #[arg(long, env = "TALLY_MAX_REQUEST_BODY", value_name = "MIB")]
+    max_request_body: Option<u32>,
 
     /// Calls that run or are not yet durable; more are refused with 503
     /// [default: 20000]
@@ -348,6 +354,12 @@ impl Config {
             connect_within: seconds(flags.connect_timeout.or(limits.connect_timeout), 10),
             answer_within: seconds(flags.answer_timeout.or(limits.answer_timeout), 900),
             idle_within: seconds(flags.idle_timeout.or(limits.idle_timeout), 600),
+            max_request_body: u64::from(
+                flags
+                    .max_request_body
+                    .or(limits.max_request_body)
+                    .unwrap_or(256),
+            ) << 20,
             max_in_flight: flags
                 .max_in_flight
                 .or(limits.max_in_flight)

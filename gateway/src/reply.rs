@@ -137,6 +137,11 @@ impl ApiError {
         Self::bad_request("the request broke off")
     }
 
+    pub(crate) fn too_long(limit: u64) -> Self {
+        let message = format!("a request's body may have up to {} MiB here", limit >> 20);
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_long", message)
+    }
+
     pub(crate) fn broke_off(name: &str) -> Self {
         let message = format!("the provider {name} broke off its answer");
         Self::new(StatusCode::BAD_GATEWAY, "upstream_broke_off", message)

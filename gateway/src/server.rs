@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use protocol::entry::{Body, Entry, Log, RULES};
 use protocol::hash::receipt_commitment;
@@ -264,14 +263,18 @@ impl Server {
             _data,
             ..
         } = self;
-        let graceful = GracefulShutdown::new();
+        let (stop_connections, stopping) = watch::channel(false);
         let mut stop = std::pin::pin!(stop);
         let ended = loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => {
-                        let front = Arc::clone(&front);
-                        tokio::spawn(serve(stream, from.ip(), front, graceful.watcher()));
+                        let connection = Connection {
+                            from: from.ip(),
+                            front: Arc::clone(&front),
+                            stopping: stopping.clone(),
+                        };
+                        tokio::spawn(serve(stream, connection));
                     }
                     Err(error) => {
                         // Out of file descriptors, most likely: others must close first.
@@ -289,8 +292,10 @@ impl Server {
             return finished(ended);
         }
         tracing::info!("shutting down: finishing what is in flight");
-        let deadline = tokio::time::Instant::now() + GRACE;
-        if tokio::time::timeout_at(deadline, graceful.shutdown())
+        // Connections and sessions hold a receiver each, as long as they last.
+        drop(stopping);
+        stop_connections.send_replace(true);
+        if tokio::time::timeout(GRACE, stop_connections.closed())
             .await
             .is_err()
         {
@@ -436,29 +441,53 @@ fn recorder() -> PrometheusHandle {
         .clone()
 }
 
-async fn serve(stream: TcpStream, from: IpAddr, front: Arc<Front>, watcher: Watcher) {
+/// A client's connection.
+#[derive(Debug)]
+struct Connection {
+    from: IpAddr,
+    front: Arc<Front>,
+    stopping: watch::Receiver<bool>,
+}
+
+async fn serve(stream: TcpStream, connection: Connection) {
     // Chunks of a stream are small and must not wait for one another.
     let _ = stream.set_nodelay(true);
+    let mut stopping = connection.stopping.clone();
+    let connection = Arc::new(connection);
     let service = service_fn(move |request| {
-        let front = Arc::clone(&front);
-        async move { Ok::<_, Infallible>(front.answer(request, from).await) }
+        let connection = Arc::clone(&connection);
+        async move { Ok::<_, Infallible>(connection.answer(request).await) }
     });
-    let connection = http1::Builder::new()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut serving = std::pin::pin!(serving);
+    let served = tokio::select! {
+        served = serving.as_mut() => served,
+        _ = stopping.changed() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
     // Errors here are clients that left or spoke no HTTP.
-    if let Err(error) = watcher.watch(connection).await {
+    if let Err(error) = served {
         tracing::debug!(error = &error as &dyn std::error::Error, "connection");
     }
 }
 
-impl Front {
-    async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Response<Reply> {
+impl Connection {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+        let Self {
+            from,
+            front,
+            stopping,
+        } = self;
         let forwarded = *request.method() != Method::CONNECT;
-        if forwarded && self.proxy.serves(request.uri().path()) {
-            return self.proxy.forward(request, from).await;
+        if forwarded && front.proxy.serves(request.uri().path()) {
+            return front.proxy.forward(request, *from, stopping).await;
         }
-        let answer = self
+        let answer = front
             .router
             .clone()
             .oneshot(request.map(axum::body::Body::new))

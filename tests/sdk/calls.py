@@ -23,6 +23,9 @@ HELLO = [{"role": "user", "content": PROMPT}]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 FUNCTION = {"name": "get_weather", "description": "The weather in a city", "parameters": SCHEMA}
 TOOLS = [{"type": "function", "function": FUNCTION}]
+# Files that are uploaded: bytes of every value, and the prompt.
+SOUND = ("a sound.wav", b"RIFF" + bytes(range(256)) * 1200 + PROMPT.encode(), "audio/wav")
+PICTURE = ("a picture.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 400, "image/png")
 # An answer with this status and an empty object.
 UNAVAILABLE = "status:503"
 
@@ -64,6 +67,10 @@ def openai_calls(base, sync):
         *each(("embeddings.json",), client.embeddings.create, input=PROMPT, encoding_format="float"),
         *each(("completions.json",), client.completions.create, prompt=PROMPT),
         *each(("image.json",), client.images.generate, prompt=PROMPT),
+        *each(("image.json", "error_401.json"), client.images.edit, image=PICTURE, prompt=PROMPT),
+        *each(("transcription.json", "transcription_duration.json", "error_401.json"),
+              client.audio.transcriptions.create, file=SOUND, prompt=PROMPT),
+        *each(("transcription.json",), client.audio.translations.create, file=SOUND),
         *azure_calls(base, sync, asked),
         *compatible_calls(base, sync, asked),
     ]

@@ -122,7 +122,9 @@ async def compare(gateway, provider):
                     "sdk": sdk, "sync": sync, "provider": name, "file": file,
                     "receipt": answer.headers.get("x-tally-receipt-id"),
                     "key_id": answer.headers.get("x-tally-key-id"),
-                    "edited": "x-tally-edited" in answer.headers}), flush=True)
+                    "edited": "x-tally-edited" in answer.headers,
+                    "uploads": "multipart" in answer.request.headers.get("content-type", ""),
+                }), flush=True)
 
 
 if __name__ == "__main__":

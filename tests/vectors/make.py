@@ -75,8 +75,17 @@ def credential_of(provider, headers, query):
                 continue
             value = rest.lstrip(" ")
         return value.encode("latin-1")
-    keys = [pair[4:] for pair in query.split("&") if pair.startswith("key=")]
-    return keys[0].encode() if provider == "gemini" and keys else None
+    if provider == "anthropic":
+        return None
+    if provider != "gemini":
+        mark = "openai-insecure-api-key."
+        offered = [one.strip() for one in sent.get("sec-websocket-protocol", "").split(",")]
+        keys = [one[len(mark):] for one in offered if one.startswith(mark)]
+        if len(keys) == 1:
+            return keys[0].encode()
+    name = "key=" if provider == "gemini" else "api-key="
+    keys = [pair[len(name):] for pair in query.split("&") if pair.startswith(name)]
+    return keys[0].encode() if keys else None
 
 
 def link_token(text):
@@ -454,7 +463,15 @@ def credentials():
         ("gemini's query as it stands", "gemini", [], "", f"key={secret}%2B"),
         ("gemini's query after its headers", "gemini", bearer, "", f"key={other}"),
         ("a short one in gemini's query", "gemini", [], "", "key=abcdefgh"),
-        ("others' queries never", "openai", [], "", f"key={secret}"),
+        ("others' query is called otherwise", "openai", [], "", f"key={secret}"),
+        ("others' query", "azure", [], "", f"deployment=d&api-key={secret}"),
+        ("others' query after their headers", "azure", [("api-key", secret)], "", f"api-key={other}"),
+        ("anthropic has none", "anthropic", [], "", f"api-key={secret}&key={secret}"),
+        ("a subprotocol", "openai", [("sec-websocket-protocol", f"realtime, openai-insecure-api-key.{secret}, openai-beta.realtime-v1")], "", ""),
+        ("a subprotocol after the headers", "openai", bearer + [("sec-websocket-protocol", f"openai-insecure-api-key.{other}")], "", ""),
+        ("a subprotocol before the query", "openai", [("Sec-WebSocket-Protocol", f"openai-insecure-api-key.{secret}")], "", f"api-key={other}"),
+        ("two keys as subprotocols are nobody's", "openai", [("sec-websocket-protocol", f"openai-insecure-api-key.{secret},openai-insecure-api-key.{other}")], "", ""),
+        ("gemini knows no subprotocol", "gemini", [("sec-websocket-protocol", f"openai-insecure-api-key.{secret}")], "", ""),
         ("a link token in a header", "openai", linked, "", ""),
         ("a link token in the path", "openai", [], f"t/{token}/", ""),
         ("a link token beside a credential", "openai", bearer + linked, "", ""),

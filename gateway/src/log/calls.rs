@@ -160,6 +160,16 @@ impl Call {
         self.id
     }
 
+    /// It uses tokens from here on, so that it must not vanish in a crash:
+    /// `call` says what it is.
+    ///
+    /// # Errors
+    /// The journal can't be written.
+    pub fn generates(&mut self, call: &Unfinished) -> Result<(), JournalError> {
+        self.segment = Some(self.shared.journal.begin(call)?);
+        Ok(())
+    }
+
     /// Its record is durable.
     pub(super) fn recorded(mut self) {
         self.settled = true;

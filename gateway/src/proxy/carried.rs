@@ -3,12 +3,16 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+
+/// How long a body is read that is refused.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A body on its way through.
 #[derive(Debug)]
@@ -17,6 +21,19 @@ pub(super) struct Carried {
     first: VecDeque<Bytes>,
     /// What comes after that.
     rest: Option<Incoming>,
+    /// How much of it may still come.
+    left: u64,
+}
+
+/// Why a body could not be carried to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CarriedError {
+    /// It broke off.
+    #[error(transparent)]
+    BrokeOff(#[from] hyper::Error),
+    /// It is longer than it may be.
+    #[error("the body is longer than it may be")]
+    TooLong,
 }
 
 /// A body that was read, up to a limit.
@@ -28,11 +45,26 @@ pub(super) enum Read {
 }
 
 impl Carried {
+    /// A body that breaks off when it turns out longer than `limit` bytes.
+    ///
+    /// # Errors
+    /// It says that it is.
+    pub(super) fn limited(body: Incoming, limit: u64) -> Result<Self, CarriedError> {
+        if body.size_hint().lower() > limit {
+            drain(body);
+            return Err(CarriedError::TooLong);
+        }
+        Ok(Self {
+            left: limit,
+            ..Self::from(body)
+        })
+    }
+
     /// Reads a body into memory if it is at most `limit` bytes long.
     ///
     /// # Errors
-    /// The body broke off.
-    pub(super) async fn read(mut self, limit: usize) -> Result<Read, hyper::Error> {
+    /// The body broke off, or is too long.
+    pub(super) async fn read(mut self, limit: usize) -> Result<Read, CarriedError> {
         let announced = usize::try_from(self.size_hint().lower()).unwrap_or(usize::MAX);
         if announced > limit {
             return Ok(Read::Longer(self));
@@ -49,7 +81,7 @@ impl Carried {
                 frames.append(&mut self.first);
                 return Ok(Read::Longer(Self {
                     first: frames,
-                    rest: self.rest,
+                    ..self
                 }));
             }
         }
@@ -69,6 +101,7 @@ impl From<Incoming> for Carried {
         Self {
             first: VecDeque::new(),
             rest: Some(body),
+            left: u64::MAX,
         }
     }
 }
@@ -80,25 +113,44 @@ impl From<Bytes> for Carried {
         } else {
             VecDeque::from([body])
         };
-        Self { first, rest: None }
+        Self {
+            first,
+            rest: None,
+            left: 0,
+        }
     }
 }
 
 impl Body for Carried {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = CarriedError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CarriedError>>> {
         if let Some(data) = self.first.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_frame(cx),
-            None => Poll::Ready(None),
-        }
+        let Some(rest) = &mut self.rest else {
+            return Poll::Ready(None);
+        };
+        let Some(frame) = ready!(Pin::new(rest).poll_frame(cx)?) else {
+            return Poll::Ready(None);
+        };
+        let len = frame.data_ref().map_or(0, Bytes::len);
+        Poll::Ready(Some(match self.left.checked_sub(len as u64) {
+            Some(left) => {
+                self.left = left;
+                Ok(frame)
+            }
+            None => {
+                if let Some(rest) = self.rest.take() {
+                    drain(rest);
+                }
+                Err(CarriedError::TooLong)
+            }
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -110,6 +162,13 @@ impl Body for Carried {
         let rest = self.rest.as_ref();
         longer(rest.map_or(SizeHint::with_exact(0), Body::size_hint), first)
     }
+}
+
+/// Reads what is refused to its end, for a while: most clients look for an
+/// answer when they have sent all, and a connection closed before loses it.
+fn drain(mut body: Incoming) {
+    let drained = async move { while let Some(Ok(_)) = body.frame().await {} };
+    tokio::spawn(tokio::time::timeout(DRAINED_WITHIN, drained));
 }
 
 /// The hint of a body before which `more` bytes stand.

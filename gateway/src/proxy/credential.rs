@@ -1,6 +1,6 @@
 //! Credentials: read from the headers, hashed, forgotten (PROTOCOL.md section 2).
 
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 
 use crate::usage::Dialect;
 
@@ -9,6 +9,10 @@ const MIN_LEN: usize = 20;
 
 /// So are those of fewer different bytes.
 const MIN_DISTINCT: usize = 8;
+
+/// What stands before a key that is sent as a WebSocket's subprotocol: a
+/// browser can send no header of its own choosing.
+const SUBPROTOCOL: &[u8] = b"openai-insecure-api-key.";
 
 /// The credential that identifies the caller to a provider whose clients put
 /// it where those of `dialect` do, if there is one.
@@ -28,18 +32,30 @@ pub(super) fn of<'a>(
         Dialect::Anthropic => plain("x-api-key").or_else(bearer),
         Dialect::Gemini => plain("x-goog-api-key")
             .or_else(bearer)
-            .or_else(|| key_in(query?)),
+            .or_else(|| parameter(query?, "key")),
         _ => bearer()
             .or_else(|| plain("x-api-key"))
-            .or_else(|| plain("api-key")),
+            .or_else(|| plain("api-key"))
+            .or_else(|| subprotocol(headers))
+            .or_else(|| parameter(query?, "api-key")),
     };
     credential.filter(|c| identifies(c))
 }
 
-/// The value of the parameter `key`, as it stands there.
-fn key_in(query: &str) -> Option<&[u8]> {
-    let key = query.split('&').find_map(|pair| pair.strip_prefix("key="));
-    key.map(str::as_bytes)
+/// The value of a parameter, as it stands there.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a [u8]> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let found = pairs.find(|(key, _)| *key == name);
+    found.map(|(_, value)| value.as_bytes())
+}
+
+/// The key among the subprotocols that are offered, unless there are several.
+fn subprotocol(headers: &HeaderMap) -> Option<&[u8]> {
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let offered = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut keys = offered.filter_map(|one| one.trim_ascii().strip_prefix(SUBPROTOCOL));
+    let first = keys.next();
+    first.filter(|_| keys.next().is_none())
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {

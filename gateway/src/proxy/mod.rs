@@ -6,14 +6,16 @@ mod carried;
 mod credential;
 mod custom;
 mod edit;
+mod frames;
 mod hide;
 mod limits;
 mod route;
+mod session;
 mod skim;
 mod tee;
 mod upstream;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,16 +25,17 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap,
-    HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_EXTENSIONS, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use protocol::hash::{Hash, key_id};
 use protocol::key::Origin;
 use protocol::record::Source;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use crate::config::{Config, RESERVED, Upstream};
@@ -41,12 +44,14 @@ use crate::log::calls::{Call, Calls, Refused, Unanswered};
 use crate::log::pool::Pool;
 use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, Reply};
-use crate::usage::{AnswerHead, Kind, Meter, classify};
-use carried::{Carried, Read};
+use crate::usage::{AnswerHead, Kind, Meter, SessionMeter, classify};
+use carried::{Carried, CarriedError, Read};
 use custom::Refusal;
+use frames::{Extension, Frames, Side};
 use hide::Hide;
 use limits::Limits;
 use route::{LinkToken, Route, RouteError};
+use session::{Ledger, Session};
 pub use tee::Tee;
 use tee::{Metering, RELEASED_WITHIN, Trailing};
 use upstream::Client;
@@ -93,6 +98,7 @@ pub struct Proxy {
     limits: Limits,
     answer_within: Duration,
     idle_within: Duration,
+    max_request_body: u64,
 }
 
 impl Proxy {
@@ -114,6 +120,7 @@ impl Proxy {
             limits: Limits::new(config.calls_per_key, config.calls_per_address),
             answer_within: config.answer_within,
             idle_within: config.idle_within,
+            max_request_body: config.max_request_body,
             client,
             custom_client: custom::client(config.connect_within)?,
             custom_ports: config.custom_ports.clone(),
@@ -132,9 +139,15 @@ impl Proxy {
         self.upstreams.contains_key(name) || deeper && !ours
     }
 
-    /// Forwards a call and answers what the provider answers.
-    pub async fn forward(&self, request: Request<Incoming>, from: IpAddr) -> Response<Reply> {
-        match self.try_forward(request, from).await {
+    /// Forwards a call and answers what the provider answers. A session goes
+    /// on in a task of its own until `stopping` says that the gateway ends.
+    pub async fn forward(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+        stopping: &watch::Receiver<bool>,
+    ) -> Response<Reply> {
+        match self.try_forward(request, from, stopping).await {
             Ok(response) => response,
             Err(error) => error.into_reply(),
         }
@@ -142,9 +155,11 @@ impl Proxy {
 
     async fn try_forward(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         from: IpAddr,
+        stopping: &watch::Receiver<bool>,
     ) -> Result<Response<Reply>, ApiError> {
+        let upgrade = session::is_asked(&request).then(|| hyper::upgrade::on(&mut request));
         let asked = request.uri().clone();
         let custom = self.custom(asked.path(), request.headers())?;
         let route = Route::parse(&self.upstreams, custom.as_ref(), &asked);
@@ -154,7 +169,15 @@ impl Proxy {
             return Err(ApiError::bad_path());
         }
         let kind = classify(upstream.dialect, request.method().as_str(), route.rest);
+        let is_session = kind == Kind::Session;
+        let kind = if upgrade.is_some() == is_session {
+            kind
+        } else {
+            Kind::None
+        };
         let (mut head, body) = request.into_parts();
+        let body = Carried::limited(body, self.max_request_body);
+        let body = body.map_err(|error| self.uncarried(&error))?;
         let link = head.headers.remove(LINK);
         let inline = head
             .headers
@@ -168,7 +191,7 @@ impl Proxy {
         let admitted = self.limits.admit(draft.key_id, from);
         admitted.map_err(ApiError::too_often)?;
         let call = match kind {
-            Kind::None | Kind::Frames => None,
+            Kind::None => None,
             _ => Some(self.calls.begin(&draft, kind == Kind::Generate)),
         };
         let call = call.transpose().map_err(refused_call)?;
@@ -177,11 +200,23 @@ impl Proxy {
             .join(route.rest)
             .map_err(|_| ApiError::bad_path())?;
         head.version = Version::HTTP_11;
+        if let Some(client) = upgrade {
+            let retrieval = joins(route.rest).then_some(draft.id);
+            let request = Request::from_parts(head, body);
+            let asked = Asked {
+                client,
+                draft,
+                call,
+                retrieval,
+                stopping: stopping.clone(),
+            };
+            return self.open(upstream, request, asked).await;
+        }
         let editable = upstream.asks_for_usage && kind == Kind::Generate && chats(route.rest);
         let (answer, edited) = if editable {
-            self.ask_for_usage(upstream, head, body.into()).await?
+            self.ask_for_usage(upstream, head, body).await?
         } else {
-            let request = Request::from_parts(head, body.into());
+            let request = Request::from_parts(head, body);
             (self.send(upstream, request).await?, false)
         };
         let answered = Answered {
@@ -219,8 +254,19 @@ impl Proxy {
         };
         match tokio::time::timeout(self.answer_within, answer).await {
             Ok(Ok(answer)) => Ok(answer.map(Carried::from)),
-            Ok(Err(error)) => Err(unreachable(upstream, &error)),
+            Ok(Err(error)) => Err(match cause(&error) {
+                Some(error) => self.uncarried(error),
+                None => unreachable(upstream, &error),
+            }),
             Err(_) => Err(ApiError::upstream_timeout(upstream.name.as_str())),
+        }
+    }
+
+    /// What a client is told whose request could not be carried.
+    fn uncarried(&self, error: &CarriedError) -> ApiError {
+        match error {
+            CarriedError::TooLong => ApiError::too_long(self.max_request_body),
+            CarriedError::BrokeOff(_) => ApiError::cut_off(),
         }
     }
 
@@ -235,7 +281,7 @@ impl Proxy {
     ) -> Result<(Response<Carried>, bool), ApiError> {
         let read = tokio::time::timeout(self.idle_within, body.read(MAX_EDITED)).await;
         let read = read.map_err(|_| ApiError::cut_off())?;
-        let whole = match read.map_err(|_| ApiError::cut_off())? {
+        let whole = match read.map_err(|error| self.uncarried(&error))? {
             Read::Whole(whole) => whole,
             Read::Longer(body) => {
                 let request = Request::from_parts(head, body);
@@ -298,6 +344,73 @@ impl Proxy {
             provider,
             time: (self.clock)(),
         })
+    }
+
+    /// Opens a session, if the provider agrees.
+    async fn open(
+        &self,
+        upstream: &Upstream,
+        mut request: Request<Carried>,
+        asked: Asked,
+    ) -> Result<Response<Reply>, ApiError> {
+        session::switches(request.headers_mut());
+        let mut answer = self.send(upstream, request).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let answered = Answered {
+                answer,
+                upstream,
+                kind: Kind::None,
+                edited: false,
+                inline: false,
+            };
+            return self.meter(answered, asked.draft, None).await;
+        }
+        let provider = hyper::upgrade::on(&mut answer);
+        let (mut head, _) = answer.into_parts();
+        strip_hop_by_hop(&mut head.headers);
+        strip_ours(&mut head.headers);
+        session::switches(&mut head.headers);
+        let agreed = head.headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
+        let agreed = agreed.map(|value| value.to_str().unwrap_or("?"));
+        let extension = Extension::agreed(agreed);
+        let Asked {
+            client,
+            draft,
+            call,
+            retrieval,
+            stopping,
+        } = asked;
+        if call.is_some() {
+            head.headers.insert(RECEIPT_ID, header(draft.id));
+        }
+        if let Some(key_id) = draft.key_id {
+            head.headers.insert(KEY_ID, header(key_id));
+        }
+        let ledger = Ledger {
+            meter: SessionMeter::new(upstream.dialect),
+            dialect: upstream.dialect,
+            draft,
+            retrieval,
+            first: call.map(Unanswered::answered),
+            running: HashMap::new(),
+            calls: self.calls.clone(),
+            pool: Arc::clone(&self.pool),
+            clock: self.clock,
+            recorded: false,
+        };
+        let session = Session {
+            client,
+            provider,
+            idle: self.idle_within,
+            said: (
+                Frames::new(Side::Client, extension),
+                Frames::new(Side::Server, extension),
+            ),
+            ledger,
+            stopping,
+        };
+        tokio::spawn(session.run());
+        Ok(Response::from_parts(head, Reply::Own(Default::default())))
     }
 
     async fn meter(
@@ -402,6 +515,15 @@ struct Answered<'a> {
     inline: bool,
 }
 
+/// A session that a client asks for.
+struct Asked {
+    client: OnUpgrade,
+    draft: Unfinished,
+    call: Option<Unanswered>,
+    retrieval: Option<Uuid>,
+    stopping: watch::Receiver<bool>,
+}
+
 /// Whether a path has a segment `.` or `..`, however it is spelt: the server
 /// may read another path then than the one that says what the call is.
 fn climbs(rest: &str) -> bool {
@@ -422,6 +544,12 @@ fn climbs(rest: &str) -> bool {
 fn chats(rest: &str) -> bool {
     let path = rest.split('?').next().unwrap_or_default();
     path.ends_with("/chat/completions") || path == "chat/completions"
+}
+
+/// Whether a session joins one that runs already, whose events others see, too.
+fn joins(rest: &str) -> bool {
+    let query = rest.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|pair| pair.starts_with("call_id="))
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -491,6 +619,18 @@ fn refused_call(error: Refused) -> ApiError {
         Refused::Full => ApiError::overloaded(),
         Refused::Journal(error) => ApiError::internal("journal_unavailable", &error),
     }
+}
+
+/// What was wrong with the request's body, if that is why it could not be sent.
+fn cause(error: &hyper_util::client::legacy::Error) -> Option<&CarriedError> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(found) = inner.downcast_ref() {
+            return Some(found);
+        }
+        cause = inner.source();
+    }
+    None
 }
 
 fn unreachable(upstream: &Upstream, error: &hyper_util::client::legacy::Error) -> ApiError {

@@ -36,7 +36,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Tee {
     body: Carried,
     metering: Option<Box<Metering>>,
-    hide: Option<Hide>,
+    hide: Option<Box<Hide>>,
     silence: Silence,
     /// Frames that were read before the answer began, and wait.
     held: VecDeque<Bytes>,
@@ -76,7 +76,7 @@ impl Trailing {
 }
 
 /// How long a body pauses when the log has to catch up.
-const BUSY: Duration = Duration::from_millis(20);
+pub(super) const BUSY: Duration = Duration::from_millis(20);
 
 /// How long an answer waits for a receipt that was asked for within it.
 pub(super) const RELEASED_WITHIN: Duration = Duration::from_secs(2);
@@ -145,7 +145,7 @@ impl Tee {
         Self {
             body,
             metering: metering.map(Box::new),
-            hide,
+            hide: hide.map(Box::new),
             silence,
             held: VecDeque::new(),
             receipt: None,
@@ -336,35 +336,45 @@ impl Metering {
     }
 
     fn submit(&mut self, metered: Metered) {
-        let call = self.call.take();
-        // The header's receipt id is that of the first record; further ones
-        // (lines of a batch's results) get their own.
-        let id = call.as_ref().map_or_else(Uuid::now_v7, Call::id);
-        let provider = self.draft.provider.clone();
-        let response = metered.response_id.as_deref();
-        let model = metered
-            .model
-            .as_deref()
-            .and_then(|m| base_model(self.dialect, m));
-        let usage = Usage {
-            receipt: receipt_commitment(id.as_bytes()),
-            key_id: self.draft.key_id,
-            wallet: self.draft.wallet.map(|wallet| (wallet, Link::Claimed)),
-            source: self.draft.source,
-            model: model.and_then(Name::new),
-            counts: metered.counts,
-            outcome: metered.outcome,
-            inconsistent: metered.inconsistent,
-            response: response.map(|r| response_commitment(provider.as_str(), r)),
-            provider,
-        };
         self.pool.submit(Submission {
-            body: EntryBody::Usage(usage),
-            receipt_id: Some(id),
-            retrieval: self.retrieval,
             released: self.released.take(),
-            call,
+            retrieval: self.retrieval,
+            ..submission(&self.draft, self.dialect, metered, self.call.take())
         });
+    }
+}
+
+/// What a response's record says. The first record of a call settles it and
+/// has its receipt id; further ones (lines of a batch's results) get their own.
+pub(super) fn submission(
+    draft: &Unfinished,
+    dialect: Dialect,
+    metered: Metered,
+    call: Option<Call>,
+) -> Submission {
+    let id = call.as_ref().map_or_else(Uuid::now_v7, Call::id);
+    let provider = draft.provider.clone();
+    let response = metered.response_id.as_deref();
+    let model = metered.model.as_deref();
+    let model = model.and_then(|model| base_model(dialect, model));
+    let usage = Usage {
+        receipt: receipt_commitment(id.as_bytes()),
+        key_id: draft.key_id,
+        wallet: draft.wallet.map(|wallet| (wallet, Link::Claimed)),
+        source: draft.source,
+        model: model.and_then(Name::new),
+        counts: metered.counts,
+        outcome: metered.outcome,
+        inconsistent: metered.inconsistent,
+        response: response.map(|r| response_commitment(provider.as_str(), r)),
+        provider,
+    };
+    Submission {
+        body: EntryBody::Usage(usage),
+        receipt_id: Some(id),
+        retrieval: None,
+        released: None,
+        call,
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use super::count::{Field, Reading, Tally};
+use super::count::{Reading, Tally};
+use super::event::{Event, Mark};
 use super::json::{Sink, Value};
 use super::meter::Metered;
 use super::paths::Node;
@@ -17,9 +18,6 @@ const ITEMS_MAX: usize = 1 << 14;
 
 /// The order in which the usage of a batch's items is believed (see `paths`).
 const BATCH_USAGE: std::ops::RangeInclusive<u8> = 9..=10;
-
-/// No usage has been found.
-const NO_RANK: u8 = u8::MAX;
 
 /// What an answer has said so far.
 #[derive(Debug)]
@@ -47,37 +45,6 @@ pub(super) struct Answer {
     /// The last object says that more follow.
     pub(super) more: bool,
     items: VecDeque<Metered>,
-}
-
-/// What one event says.
-#[derive(Debug)]
-struct Event {
-    /// Its root is closed.
-    whole: bool,
-    /// The usage that is believed, and its rank.
-    usage: Tally,
-    rank: u8,
-    /// The usage object being read.
-    open: Tally,
-    /// Counts that stand outside a usage object.
-    loose: Tally,
-    model: Option<String>,
-    id: Option<String>,
-    id_rank: u8,
-    mark: Mark,
-    finish: bool,
-    error: bool,
-    pending: bool,
-    /// Whether it says that it is the last.
-    done: Option<bool>,
-}
-
-/// What the type of an event says about the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mark {
-    None,
-    End,
-    Error,
 }
 
 impl Answer {
@@ -141,7 +108,7 @@ impl Answer {
     }
 
     fn has_items(&self) -> bool {
-        matches!(self.kind, Kind::Batch | Kind::Frames)
+        self.kind == Kind::Batch
     }
 
     fn merge(&mut self) {
@@ -156,7 +123,8 @@ impl Answer {
             self.settled = true;
         }
         self.tally.merge(usage);
-        self.failed |= (event.error || event.mark == Mark::Error) && !self.ended;
+        let failed = event.error || matches!(event.mark, Mark::Error | Mark::Failed);
+        self.failed |= failed && !self.ended;
         self.ended |= event.mark == Mark::End || event.done == Some(true);
         self.pending = event.pending;
         self.more = event.done == Some(false);
@@ -167,7 +135,7 @@ impl Answer {
     /// The current event is a response of its own.
     fn item(&mut self) {
         let event = &mut self.event;
-        let counts_here = self.kind == Kind::Frames || BATCH_USAGE.contains(&event.rank);
+        let counts_here = BATCH_USAGE.contains(&event.rank);
         let reading = event.stated().reading(self.dialect, None);
         let Some(reading) = reading.filter(|_| counts_here && self.items.len() < ITEMS_MAX) else {
             return;
@@ -185,136 +153,28 @@ impl Answer {
 impl Sink for Answer {
     fn wants(&self, node: Node) -> bool {
         match node {
-            Node::Id(rank) => self.id.is_none() && rank < self.event.id_rank,
-            Node::Model => self.model.is_none() && self.event.model.is_none(),
-            Node::Type | Node::Status | Node::Error | Node::Unit => true,
-            _ => false,
+            Node::Id(_) => self.id.is_none() && self.event.wants(node),
+            Node::Model => self.model.is_none() && self.event.wants(node),
+            Node::ResponseStatus => false,
+            _ => self.event.wants(node),
         }
     }
 
     fn open(&mut self, node: Node) -> bool {
         match node {
             Node::Root if self.event.whole => self.commit(),
-            Node::Usage(rank) if rank > self.event.rank => return false,
-            Node::Usage(_) => self.event.open.clear(),
+            // What only sessions say.
+            Node::Session | Node::ServerContent => return false,
             _ => {}
         }
-        true
+        self.event.open(node)
     }
 
     fn close(&mut self, node: Node) {
-        let event = &mut self.event;
-        match node {
-            Node::Root => event.whole = true,
-            Node::Usage(rank) if !event.open.is_empty() => {
-                std::mem::swap(&mut event.usage, &mut event.open);
-                event.rank = rank;
-            }
-            _ => {}
-        }
+        self.event.close(node);
     }
 
     fn value(&mut self, node: Node, value: Value<'_>) {
-        let event = &mut self.event;
-        let stated = !matches!(value, Value::Null);
-        match (node, value) {
-            (Node::Count(_) | Node::Sum(_), Value::Null) => {}
-            (Node::Count(field), Value::Number(Some(count))) => {
-                event.tally(field).set(field, count)
-            }
-            (Node::Sum(field), Value::Number(Some(count))) => event.tally(field).add(field, count),
-            (Node::Count(field) | Node::Sum(field), _) => event.tally(field).refuse(),
-            (Node::Unit, Value::Text(Some("duration"))) => event.open.other_unit(),
-            (Node::Id(rank), Value::Text(Some(id))) if !id.is_empty() => {
-                event.id = Some(id.to_owned());
-                event.id_rank = rank;
-            }
-            (Node::Model, Value::Text(Some(model))) if !model.is_empty() => {
-                event.model = Some(model.to_owned());
-            }
-            (Node::Type, Value::Text(Some(text))) => event.mark = Mark::of(text),
-            (Node::Status, Value::Text(Some(text))) => {
-                event.pending = matches!(text, "queued" | "in_progress");
-            }
-            (Node::Error, Value::Bool(false) | Value::Text(Some(""))) => {}
-            (Node::Error, _) => event.error |= stated,
-            (Node::Finish, _) => event.finish |= stated,
-            (Node::Done, Value::Bool(done)) => event.done = Some(done),
-            _ => {}
-        }
-    }
-}
-
-impl Event {
-    fn new() -> Self {
-        Self {
-            whole: false,
-            usage: Tally::new(),
-            rank: NO_RANK,
-            open: Tally::new(),
-            loose: Tally::new(),
-            model: None,
-            id: None,
-            id_rank: NO_RANK,
-            mark: Mark::None,
-            finish: false,
-            error: false,
-            pending: false,
-            done: None,
-        }
-    }
-
-    /// Makes room for the next event; `open` is cleared when it is opened.
-    fn clear(&mut self) {
-        self.whole = false;
-        self.usage.clear();
-        self.rank = NO_RANK;
-        self.loose.clear();
-        self.model = None;
-        self.id = None;
-        self.id_rank = NO_RANK;
-        self.mark = Mark::None;
-        self.finish = false;
-        self.error = false;
-        self.pending = false;
-        self.done = None;
-    }
-
-    /// The usage that is believed: an event that says it twice counts once.
-    fn stated(&self) -> &Tally {
-        if self.rank == NO_RANK {
-            &self.loose
-        } else {
-            &self.usage
-        }
-    }
-
-    /// Where a count belongs.
-    fn tally(&mut self, field: Field) -> &mut Tally {
-        match field {
-            Field::PromptEval | Field::Eval | Field::Vertex => &mut self.loose,
-            _ => &mut self.open,
-        }
-    }
-}
-
-impl Mark {
-    fn of(text: &str) -> Self {
-        match text {
-            "message_stop"
-            | "response.completed"
-            | "response.incomplete"
-            | "response.done"
-            | "image_generation.completed"
-            | "image_edit.completed"
-            | "speech.audio.done"
-            | "transcript.text.done"
-            | "interaction.complete"
-            | "interaction.completed"
-            | "message-end"
-            | "stream-end" => Self::End,
-            "error" | "response.failed" => Self::Error,
-            _ => Self::None,
-        }
+        self.event.value(node, value);
     }
 }

@@ -68,16 +68,13 @@ impl Meter {
     /// Begins an answer.
     pub fn new(head: &AnswerHead<'_>) -> Self {
         let kind = head.kind;
-        let accepted = match kind {
-            Kind::Frames => head.status == 101 || (200..300).contains(&head.status),
-            _ => (200..300).contains(&head.status),
-        };
+        let accepted = (200..300).contains(&head.status);
         let counted = match kind {
-            Kind::None => false,
+            Kind::None | Kind::Session => false,
             Kind::Generate => true,
             _ => accepted,
         };
-        let forced = matches!(kind, Kind::Batch | Kind::Frames).then_some(Framing::Lines);
+        let forced = (kind == Kind::Batch).then_some(Framing::Lines);
         let cached = head
             .cached_prompt_tokens
             .and_then(|count| count.trim().parse().ok());
@@ -101,7 +98,7 @@ impl Meter {
         }
     }
 
-    /// The next of the records that a batch or a session has given so far.
+    /// The next of the records that a batch has given so far.
     /// Those not taken wait, up to 16,384; more are lost.
     pub fn take(&mut self) -> Option<Metered> {
         self.body.as_mut().and_then(|body| body.answer_mut().take())
@@ -109,7 +106,7 @@ impl Meter {
 
     /// Ends the answer: the records that it gave and that were not taken.
     ///
-    /// At most one, but for [`Kind::Batch`] and [`Kind::Frames`].
+    /// At most one, but for [`Kind::Batch`].
     pub fn finish(mut self, end: End) -> Vec<Metered> {
         let Some(mut body) = self.body.take() else {
             return Vec::new();
@@ -117,7 +114,7 @@ impl Meter {
         self.decoder.finish(&mut |bytes| body.feed(bytes));
         body.finish();
         match self.kind {
-            Kind::Batch | Kind::Frames => std::iter::from_fn(|| body.answer_mut().take()).collect(),
+            Kind::Batch => std::iter::from_fn(|| body.answer_mut().take()).collect(),
             _ => self.judge(body, end).into_iter().collect(),
         }
     }

@@ -7,6 +7,8 @@
 //! ```text
 //! bytes -> decode (gzip, deflate, br, zstd) -> body (SSE, lines, JSON)
 //!       -> json (skips all but fixed paths) -> answer (merges events) -> count
+//!
+//! messages of a WebSocket -> json -> session (tells responses apart) -> count
 //! ```
 //!
 //! Usage is looked up at fixed paths only (`paths`), never searched for: what
@@ -19,6 +21,7 @@ mod answer;
 mod body;
 mod count;
 mod decode;
+mod event;
 mod json;
 mod meter;
 mod model;
@@ -26,8 +29,10 @@ mod paths;
 #[cfg(test)]
 mod replay;
 mod route;
+mod session;
 mod sse;
 
 pub use meter::{AnswerHead, End, Meter, Metered};
 pub use model::base_model;
 pub use route::{Dialect, Kind, classify};
+pub use session::{Progress, SessionMeter};

@@ -22,6 +22,11 @@ pub(super) enum Node {
     Interaction,
     Result,
     ResultMessage,
+    Session,
+    SessionAudio,
+    SessionInput,
+    Transcription,
+    ServerContent,
     Choices,
     Choice,
     Candidates,
@@ -52,6 +57,18 @@ pub(super) enum Node {
     Type,
     /// How far a response is.
     Status,
+    /// How a response within an event ended.
+    ResponseStatus,
+    /// The name of a session's model.
+    SessionModel,
+    /// The name of the model that transcribes in a session.
+    TranscriptionModel,
+    /// Anything but null is something that the model says.
+    Output,
+    /// Anything but null is a call of a tool.
+    ToolCall,
+    /// Whether the model's turn is over.
+    TurnOver,
     /// Anything but null, false and an empty text is an error.
     Error,
     /// Anything but null says that generating has ended.
@@ -83,6 +100,11 @@ impl Node {
             Self::Interaction => Shape::Object(&INTERACTION),
             Self::Result => Shape::Object(&RESULT),
             Self::ResultMessage => Shape::Object(&RESULT_MESSAGE),
+            Self::Session => Shape::Object(&SESSION),
+            Self::SessionAudio => Shape::Object(&SESSION_AUDIO),
+            Self::SessionInput => Shape::Object(&SESSION_INPUT),
+            Self::Transcription => Shape::Object(&TRANSCRIPTION),
+            Self::ServerContent => Shape::Object(&SERVER_CONTENT),
             Self::Choices => Shape::Array(Self::Choice),
             Self::Choice => Shape::Object(&CHOICE),
             Self::Candidates => Shape::Array(Self::Candidate),
@@ -182,12 +204,16 @@ static ROOT: Table = Table::new(&[
     ("is_finished", Node::Done),
     ("prompt_eval_count", Node::Count(Field::PromptEval)),
     ("eval_count", Node::Count(Field::Eval)),
+    ("session", Node::Session),
+    ("serverContent", Node::ServerContent),
+    ("toolCall", Node::ToolCall),
 ]);
 static RESPONSE: Table = Table::new(&[
     ("id", Node::Id(2)),
     ("model", Node::Model),
     ("usage", Node::Usage(1)),
     ("error", Node::Error),
+    ("status", Node::ResponseStatus),
     ("meta", Node::Usage(7)),
     ("body", Node::ResponseBody),
     ("response_id", Node::Id(7)),
@@ -215,6 +241,19 @@ static RESULT_MESSAGE: Table = Table::new(&[
     ("id", Node::Id(1)),
     ("model", Node::Model),
     ("usage", Node::Usage(10)),
+]);
+static SESSION: Table = Table::new(&[
+    ("model", Node::SessionModel),
+    ("audio", Node::SessionAudio),
+    ("input_audio_transcription", Node::Transcription),
+]);
+static SESSION_AUDIO: Table = Table::new(&[("input", Node::SessionInput)]);
+static SESSION_INPUT: Table = Table::new(&[("transcription", Node::Transcription)]);
+static TRANSCRIPTION: Table = Table::new(&[("model", Node::TranscriptionModel)]);
+static SERVER_CONTENT: Table = Table::new(&[
+    ("modelTurn", Node::Output),
+    ("outputTranscription", Node::Output),
+    ("turnComplete", Node::TurnOver),
 ]);
 static CHOICE: Table = Table::new(&[("finish_reason", Node::Finish)]);
 static CANDIDATE: Table = Table::new(&[("finishReason", Node::Finish)]);

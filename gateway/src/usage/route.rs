@@ -52,9 +52,9 @@ pub enum Kind {
     /// Results of a batch, one response a line: one record for each that
     /// states usage, of which [`Kind::Retrieve`] holds too.
     Batch,
-    /// Frames of a realtime session, one JSON message a line: one record for
-    /// each that states usage.
-    Frames,
+    /// A WebSocket of which responses are asked, one after another: see
+    /// [`SessionMeter`](super::SessionMeter). Without an upgrade it is [`Kind::None`].
+    Session,
     /// Anything else that is posted: one record if the accepted answer states usage.
     Other,
     /// Never a record: lists, counting tokens, deleting.
@@ -130,6 +130,15 @@ const RETRIEVE_POSTED: &[&str] = &[
 /// retrieve them as if a batch had given them.
 const BATCH: &[&str] = &["messages/batches/*/results"];
 
+/// `GET` of a path that ends so is [`Kind::Session`].
+const SESSION: &[&str] = &[
+    "realtime",
+    "responses",
+    "audio/transcriptions/realtime",
+    "*BidiGenerateContent",
+    "*BidiGenerateContentConstrained",
+];
+
 /// What a request asks for. `path` is what follows the provider's prefix,
 /// with or without a query; the method is compared in upper case.
 pub fn classify(dialect: Dialect, method: &str, path: &str) -> Kind {
@@ -147,11 +156,7 @@ pub fn classify(dialect: Dialect, method: &str, path: &str) -> Kind {
     let calls = |methods: &[&str]| verb.is_some_and(|verb| methods.contains(&verb));
     let short = matches!(dialect, Dialect::Cohere | Dialect::Ollama);
     match method {
-        "GET"
-            if calls(&["BidiGenerateContent"]) || ends(&["realtime", "*.BidiGenerateContent"]) =>
-        {
-            Kind::Frames
-        }
+        "GET" if ends(SESSION) => Kind::Session,
         "GET" if ends(BATCH) => Kind::Batch,
         "GET" if ends(RETRIEVE) => Kind::Retrieve,
         "POST" if ends(COUNTING) || calls(COUNTING_METHODS) => Kind::None,
@@ -265,7 +270,9 @@ mod tests {
         check(OpenAi, "DELETE /v1/responses/resp_1", Kind::None);
         check(OpenAi, "GET /v1/files/file-1/content", Kind::None);
         check(OpenAi, "GET /v1/files/file-1", Kind::None);
-        check(OpenAi, "GET /v1/realtime?model=m", Kind::Frames);
+        check(OpenAi, "GET /v1/realtime?model=m", Kind::Session);
+        check(OpenAi, "GET /v1/responses", Kind::Session);
+        check(OpenAi, "GET /v1/realtime/calls", Kind::None);
         check(Anthropic, "POST /v1/messages", Kind::Generate);
         check(Anthropic, "POST /v1/messages/count_tokens", Kind::None);
         check(Anthropic, "POST /v1/messages/batches", Kind::Other);
@@ -289,11 +296,13 @@ mod tests {
         );
         check(Gemini, "POST /v1beta/interactions", Kind::Generate);
         check(Gemini, "GET /v1beta/interactions/i", Kind::Retrieve);
-        check(
-            Gemini,
-            "GET /ws/google.ai.GenerativeService.BidiGenerateContent",
-            Kind::Frames,
-        );
+        for path in [
+            "google.ai.GenerativeService.BidiGenerateContent",
+            "google.ai.GenerativeService.BidiGenerateContentConstrained?access_token=x",
+            "google.cloud.aiplatform.v1.LlmBidiService/BidiGenerateContent",
+        ] {
+            check(Gemini, &format!("GET /ws/{path}"), Kind::Session);
+        }
         check(Cohere, "POST /v2/chat", Kind::Generate);
         check(Cohere, "POST /chat", Kind::Generate);
         check(Cohere, "POST /v2/rerank", Kind::Generate);
