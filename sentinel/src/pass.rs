@@ -228,7 +228,7 @@ impl Session {
         let checkpoint = newest(&self.client, &key, Caches::Allowed).await?;
         if self.size() == 0 {
             // Pinned durably from the first checkpoint on that the key signed.
-            self.store.save(&key, &mut Trusted::default())?;
+            self.store.save(&key, &mut Trusted::default(), None)?;
         }
         let checkpoint = self.not_smaller(&key, checkpoint).await?;
         let mut asked = ask(&self.client, &self.questions(), Caches::Allowed).await?;
@@ -347,9 +347,11 @@ impl Session {
         if !extended.findings.is_empty() {
             return Err(Stop::Misbehaviour(extended.findings));
         }
-        let mut trusted = extended.trusted;
+        let Extended {
+            mut trusted, news, ..
+        } = extended;
         trusted.accepted = Some(target.clone());
-        self.store.save(key, &mut trusted)?;
+        self.store.save(key, &mut trusted, Some(&news))?;
         self.accepted = Some(target.clone());
         self.trusted = Some(trusted);
         Ok(())
