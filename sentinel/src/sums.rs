@@ -322,16 +322,23 @@ impl Sums {
         self.users.len()
     }
 
-    /// At most `count` users; `below(n)` chooses a number below n.
-    pub fn sample(&self, count: usize, mut below: impl FnMut(usize) -> usize) -> Vec<Hash> {
-        if self.users.len() <= count {
-            return self.users.clone();
+    /// At most `count` users beyond the first `known` ones; `below(n)` chooses
+    /// a number below n.
+    pub fn sample(
+        &self,
+        known: usize,
+        count: usize,
+        mut below: impl FnMut(usize) -> usize,
+    ) -> Vec<Hash> {
+        let users = self.users.get(known..).unwrap_or_default();
+        if users.len() <= count {
+            return users.to_vec();
         }
         let mut chosen = HashSet::new();
         // More draws than needed, as some fall together; no endless loop on a bad `below`.
         for _ in 0..count * 4 {
             if chosen.len() < count {
-                chosen.insert(self.users[below(self.users.len()).min(self.users.len() - 1)]);
+                chosen.insert(users[below(users.len()).min(users.len() - 1)]);
             }
         }
         chosen.into_iter().collect()
@@ -654,6 +661,10 @@ mod tests {
         }
     }
 
+    fn key_id(user: u8) -> Hash {
+        Hash::from_bytes([user; 32])
+    }
+
     fn time(secs: u64) -> Time {
         Time::from_secs(secs).expect("small")
     }
@@ -749,14 +760,17 @@ mod tests {
         for user in 0..20 {
             sums.add(time(0), usage(Some(user), Source::Proxy, None, 1));
         }
-        assert_eq!(sums.sample(20, |_| 0).len(), 20);
-        assert_eq!(sums.sample(5, |_| 0).len(), 1);
+        assert_eq!(sums.sample(0, 20, |_| 0).len(), 20);
+        assert_eq!(sums.sample(0, 5, |_| 0).len(), 1);
         let mut next = 0;
         let counted = |n: usize| {
             next += 1;
             next % n
         };
-        assert_eq!(sums.sample(5, counted).len(), 5);
+        assert_eq!(sums.sample(0, 5, counted).len(), 5);
+        assert_eq!(sums.sample(18, 5, |_| 0), [18, 19].map(key_id));
+        assert_eq!(sums.sample(10, 5, |_| 0), [10].map(key_id));
+        assert_eq!(sums.sample(20, 5, |_| 0), []);
     }
 
     #[test]
