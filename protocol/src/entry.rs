@@ -7,7 +7,7 @@
 use alloc::borrow::ToOwned as _;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
-use core::fmt::{Display, Write as _};
+use core::fmt::{self, Display};
 
 use crate::hash::Hash;
 use crate::index::{Time, decimal};
@@ -104,7 +104,11 @@ impl Entry {
         if !(1..=MAX_ENTRY).contains(&bytes.len()) {
             return Err(EntryError::Length(bytes.len()));
         }
-        let mut reader = Reader { bytes, at: 0 };
+        let text = core::str::from_utf8(bytes).map_err(|error| EntryError::Syntax {
+            at: error.valid_up_to(),
+            expected: "printable ASCII",
+        })?;
+        let mut reader = Reader { text, at: 0 };
         reader.literal("{\"v\":", "the head")?;
         let version = reader.digits("v")?;
         let kind = reader.kind()?;
@@ -126,10 +130,11 @@ impl Entry {
         };
         reader.end()?;
         // The reader accepts one spelling only; encoding again proves it.
-        if body.encode(time) != bytes {
-            return Err(EntryError::Rule("the entry is not in its canonical form"));
+        let mut again = Expected(text);
+        match body.write(time, &mut again) {
+            Ok(()) if again.0.is_empty() => Ok(Self::Known { time, body }),
+            _ => Err(EntryError::Rule("the entry is not in its canonical form")),
         }
-        Ok(Self::Known { time, body })
     }
 
     /// When the log took the entry in.
@@ -143,34 +148,41 @@ impl Entry {
 impl Body {
     /// The entry's canonical bytes.
     pub fn encode(&self, time: Time) -> Vec<u8> {
+        let mut text = String::with_capacity(512);
+        self.write(time, &mut text)
+            .expect("a string takes what it is given");
+        text.into_bytes()
+    }
+
+    fn write(&self, time: Time, to: &mut impl fmt::Write) -> fmt::Result {
         match self {
             Self::Log(log) => {
-                let mut w = Writer::new("log", time);
-                w.text("origin", log.key.origin());
-                w.text("vkey", &log.key);
-                w.number("rules", log.rules);
-                w.number("totals_interval", log.totals_interval);
-                w.number("publish_max", log.publish_max);
-                w.text("evm_key", log.evm_key);
+                let mut w = Writer::new("log", time, to)?;
+                w.text("origin", log.key.origin())?;
+                w.text("vkey", &log.key)?;
+                w.number("rules", log.rules)?;
+                w.number("totals_interval", log.totals_interval)?;
+                w.number("publish_max", log.publish_max)?;
+                w.text("evm_key", log.evm_key)?;
                 w.finish()
             }
             Self::Usage(usage) => {
-                let mut w = Writer::new("usage", time);
-                w.text("receipt", usage.receipt);
-                w.maybe("key_id", usage.key_id);
-                w.maybe("wallet", usage.wallet.map(|(wallet, _)| wallet));
-                w.maybe("link", usage.wallet.map(|(_, link)| link.as_str()));
-                w.text("source", usage.source.as_str());
-                w.text("provider", &usage.provider);
-                w.maybe("model", usage.model.as_ref());
+                let mut w = Writer::new("usage", time, to)?;
+                w.text("receipt", usage.receipt)?;
+                w.maybe("key_id", usage.key_id)?;
+                w.maybe("wallet", usage.wallet.map(|(wallet, _)| wallet))?;
+                w.maybe("link", usage.wallet.map(|(_, link)| link.as_str()))?;
+                w.text("source", usage.source.as_str())?;
+                w.text("provider", &usage.provider)?;
+                w.maybe("model", usage.model.as_ref())?;
                 for (field, count) in fields(&usage.counts) {
                     if let Some(count) = count {
-                        w.number(field, count.into());
+                        w.number(field, count.into())?;
                     }
                 }
-                w.text("outcome", usage.outcome.as_str());
-                w.maybe("flag", usage.inconsistent.then_some(INCONSISTENT));
-                w.maybe("response", usage.response);
+                w.text("outcome", usage.outcome.as_str())?;
+                w.maybe("flag", usage.inconsistent.then_some(INCONSISTENT))?;
+                w.maybe("response", usage.response)?;
                 w.finish()
             }
         }
@@ -190,61 +202,68 @@ fn fields(counts: &Counts) -> [(&'static str, Option<u32>); 5] {
     ]
 }
 
-struct Writer(String);
+/// Takes what is written only as long as it is this text.
+struct Expected<'a>(&'a str);
 
-impl Writer {
-    fn new(kind: &str, time: Time) -> Self {
-        let mut writer = Self(String::with_capacity(512));
-        writer.0.push_str("{\"v\":");
-        writer.display(VERSION);
-        writer.text("kind", kind);
-        writer.number("time", time.secs());
-        writer
+impl fmt::Write for Expected<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+        Ok(())
+    }
+}
+
+struct Writer<'a, T>(&'a mut T);
+
+impl<'a, T: fmt::Write> Writer<'a, T> {
+    fn new(kind: &str, time: Time, to: &'a mut T) -> Result<Self, fmt::Error> {
+        let mut writer = Self(to);
+        write!(writer.0, "{{\"v\":{VERSION}")?;
+        writer.text("kind", kind)?;
+        writer.number("time", time.secs())?;
+        Ok(writer)
     }
 
-    fn text(&mut self, field: &str, value: impl Display) {
-        self.name(field);
-        self.0.push('"');
-        self.display(value);
-        self.0.push('"');
+    fn text(&mut self, field: &str, value: impl Display) -> fmt::Result {
+        self.name(field)?;
+        write!(self.0, "\"{value}\"")
     }
 
-    fn maybe(&mut self, field: &str, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.text(field, value);
-        }
+    fn maybe(&mut self, field: &str, value: Option<impl Display>) -> fmt::Result {
+        value.map_or(Ok(()), |value| self.text(field, value))
     }
 
-    fn number(&mut self, field: &str, value: u64) {
-        self.name(field);
-        self.display(value);
+    fn number(&mut self, field: &str, value: u64) -> fmt::Result {
+        self.name(field)?;
+        write!(self.0, "{value}")
     }
 
-    fn name(&mut self, field: &str) {
-        self.0.push_str(",\"");
-        self.0.push_str(field);
-        self.0.push_str("\":");
+    fn name(&mut self, field: &str) -> fmt::Result {
+        self.0.write_str(",\"")?;
+        self.0.write_str(field)?;
+        self.0.write_str("\":")
     }
 
-    fn display(&mut self, value: impl Display) {
-        write!(self.0, "{value}").expect("a string takes what it is given");
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.0.push('}');
-        self.0.into_bytes()
+    fn finish(self) -> fmt::Result {
+        self.0.write_str("}")
     }
 }
 
 /// Reads fields in their fixed order.
 struct Reader<'a> {
-    bytes: &'a [u8],
+    text: &'a str,
     at: usize,
 }
 
 impl<'a> Reader<'a> {
     fn left(&self) -> &'a [u8] {
-        &self.bytes[self.at..]
+        &self.text.as_bytes()[self.at..]
+    }
+
+    /// Takes the next `len` bytes; they are ASCII.
+    fn ascii(&mut self, len: usize) -> &'a str {
+        let from = self.at;
+        self.at += len;
+        self.text.get(from..self.at).unwrap_or_default()
     }
 
     fn literal(&mut self, literal: &str, expected: &'static str) -> Result<(), EntryError> {
@@ -283,18 +302,14 @@ impl<'a> Reader<'a> {
             .iter()
             .take_while(|b| b.is_ascii_digit())
             .count();
-        let digits = core::str::from_utf8(&self.left()[..len]).unwrap_or_default();
         let expected = "a number of 0 to 2^53 - 1 without leading zeros";
-        let value = decimal(digits).ok_or(EntryError::Value { field, expected })?;
-        self.at += len;
-        Ok(value)
+        decimal(self.ascii(len)).ok_or(EntryError::Value { field, expected })
     }
 
     fn string(&mut self) -> Result<&'a str, EntryError> {
         self.literal("\"", "a string")?;
         let len = self.left().iter().take_while(|b| plain(**b)).count();
-        let text = core::str::from_utf8(&self.left()[..len]).unwrap_or_default();
-        self.at += len;
+        let text = self.ascii(len);
         self.literal(
             "\"",
             "printable ASCII without backslash, then a quotation mark",
@@ -430,7 +445,7 @@ impl<'a> Reader<'a> {
                     expected,
                 });
             }
-            self.at = self.bytes.len() - 1;
+            self.at = self.text.len() - 1;
         }
         self.end()
     }

@@ -28,7 +28,7 @@ use crate::audit::{self, Claim, Finding, Item, Signed};
 use crate::fetch::{Body as Bytes, Caches, Client, NoAnswer};
 use crate::judge::Judge;
 use crate::rebuild::{self, Consistency, Disagreement};
-use crate::trust::{Last, Trusted};
+use crate::trust::{Last, News, Trusted};
 
 /// Findings of one claim that are kept whole; of more only the number is.
 const KEPT: usize = 4;
@@ -114,6 +114,8 @@ pub struct Extended {
     pub root: Hash,
     /// Whether entries that were verified before came back as they were.
     pub prefix_kept: bool,
+    /// The entries that were added.
+    pub news: News,
 }
 
 /// The way to one log's entries.
@@ -175,6 +177,7 @@ impl Follower {
         let mut findings = Findings::default();
         let mut prefix_kept = true;
         let mut full = vec![];
+        let mut news = News::between(from, to);
         let mut newest_day = trusted.last.as_ref().map_or(0, |last| last.time.day());
         loop {
             while bundles.len() < self.bundles_at_once && next * WIDTH < to {
@@ -182,7 +185,7 @@ impl Follower {
                     .then(|| trusted.tree.edges().first())
                     .flatten();
                 let known = edge.cloned().unwrap_or_default();
-                bundles.push_back(self.start_bundle(next, size, known, caches));
+                bundles.push_back(self.start_bundle(next, size, known, news.wanted(), caches));
                 next += 1;
             }
             let Some(job) = bundles.pop_front() else {
@@ -197,39 +200,19 @@ impl Follower {
             }
             if trusted.upgrade.is_none() {
                 findings.extend(bundle.unbound);
-                trusted.upgrade = bundle.upgrade;
             }
             if let Some((_, last)) = bundle.ends {
                 trusted.last = Some(last);
             }
-            for (leaf, entry) in bundle.entries {
-                let index = trusted.tree.size();
+            news.push(&bundle.raw);
+            for (index, leaf, entry) in bundle.entries {
                 if let Some(proof) = proof.as_deref_mut() {
-                    proof.push(index, leaf);
+                    proof.push(index.get(), leaf);
                 }
-                trusted.tree.push(leaf, &mut full);
                 newest_day = entry
                     .as_ref()
                     .map_or(newest_day, |entry| entry.time().day());
-                let judged = trusted
-                    .upgrade
-                    .as_ref()
-                    .is_none_or(|(from, _)| index < *from);
-                match entry {
-                    Some(Entry::Known {
-                        body: Body::Log(log),
-                        ..
-                    }) if index == 0 => {
-                        trusted.publish_max = Some(log.publish_max);
-                    }
-                    Some(Entry::Known {
-                        time,
-                        body: Body::Usage(usage),
-                    }) if judged => {
-                        trusted.sums.add(time, usage);
-                    }
-                    _ => {}
-                }
+                trusted.take(index, leaf, entry, &mut full);
                 judge.reach(&mut trusted, newest_day)?;
             }
             self.progress.set_position(trusted.tree.size());
@@ -258,6 +241,7 @@ impl Follower {
             findings,
             root,
             prefix_kept,
+            news,
         })
     }
 
@@ -266,15 +250,16 @@ impl Follower {
         n: u64,
         size: TreeSize,
         known: Vec<Hash>,
+        raw: bool,
         caches: Caches,
     ) -> Job<Bundle> {
         let follower = self.clone();
         Job(tokio::spawn(async move {
-            let bundle = follower.bundle(n, size, known.clone(), caches).await?;
+            let bundle = follower.bundle(n, size, known.clone(), raw, caches).await?;
             if caches == Caches::Past || !bundle.suspicious() {
                 return Ok(bundle);
             }
-            follower.bundle(n, size, known, Caches::Past).await
+            follower.bundle(n, size, known, raw, Caches::Past).await
         }))
     }
 
@@ -283,14 +268,15 @@ impl Follower {
         n: u64,
         size: TreeSize,
         known: Vec<Hash>,
+        raw: bool,
         caches: Caches,
     ) -> Result<Bundle, Halt> {
-        let raw = RawBundle::fetch(&self.client, n, size, caches).await?;
+        let served = RawBundle::fetch(&self.client, n, size, caches).await?;
         let core = Arc::clone(&self.cores).acquire_owned().await;
         let key = Arc::clone(&self.key);
         let read = tokio::task::spawn_blocking(move || {
             let _core = core;
-            raw.verify(&known, &key)
+            served.verify(&known, raw, &key)
         });
         Ok(read.await??)
     }
@@ -349,13 +335,16 @@ pub struct RawBundle {
 /// Up to 256 entries that were verified on their own.
 struct Bundle {
     /// Leaf hash and entry of those not known before; `None` what cannot be read.
-    entries: Vec<(Hash, Option<Entry>)>,
+    entries: Vec<(Index, Hash, Option<Entry>)>,
+    /// Their bytes, as a bundle holds them, if they were asked for.
+    raw: Vec<u8>,
     /// The first and the last of them that can be read.
     ends: Option<(Last, Last)>,
     findings: Findings,
     /// A wallet that counts as bound, unless an unknown kind stands in an earlier bundle.
     unbound: Option<Finding>,
-    upgrade: Option<(u64, String)>,
+    /// Whether an unknown kind stands in this one.
+    upgrade: bool,
     prefix_kept: bool,
 }
 
@@ -429,14 +418,15 @@ impl RawBundle {
     }
 
     /// Verifies every entry after the `known` ones on its own, and the tile.
-    fn verify(self, known: &[Hash], key: &VerifierKey) -> Result<Bundle, NoAnswer> {
+    fn verify(self, known: &[Hash], raw: bool, key: &VerifierKey) -> Result<Bundle, NoAnswer> {
         let first = self.n * WIDTH;
         let mut bundle = Bundle {
             entries: Vec::with_capacity(256),
+            raw: vec![],
             ends: None,
             findings: Findings::default(),
             unbound: None,
-            upgrade: None,
+            upgrade: false,
             prefix_kept: true,
         };
         let mut leaves = Vec::with_capacity(256);
@@ -471,7 +461,10 @@ impl RawBundle {
                 };
                 ends = Some((ends.map_or(read, |(first, _)| first), read));
             }
-            bundle.entries.push((item.leaf(), entry));
+            bundle.entries.push((index, item.leaf(), entry));
+            if raw {
+                tile::push_entry(&mut bundle.raw, bytes);
+            }
         }
         bundle
             .findings
@@ -534,11 +527,9 @@ impl Bundle {
         } = &entry
             && self.unbound.is_none()
         {
-            self.unbound = audit::unbound_wallet(item, usage, self.upgrade.is_some(), key);
+            self.unbound = audit::unbound_wallet(item, usage, self.upgrade, key);
         }
-        if self.upgrade.is_none() {
-            self.upgrade = audit::upgrade(index, &entry).map(|why| (index.get(), why));
-        }
+        self.upgrade |= audit::upgrade(index, &entry).is_some();
         Some(entry)
     }
 }

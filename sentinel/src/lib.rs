@@ -5,7 +5,7 @@
 //!                             │        └────> rebuild      the tree, two ways
 //!                             ├─────> judge ─> audit       pure: one function per claim
 //!                             │                  └─> sums
-//!                             ├─────> trust                state, never moving back
+//!                             ├─────> trust ─> state       what is kept, never moving back
 //!                             └─────> report               stdout, stderr, evidence
 //! ```
 //!
@@ -22,6 +22,7 @@ pub mod pass;
 pub mod rebuild;
 pub mod receipt;
 pub mod report;
+pub mod state;
 pub mod sums;
 pub mod trust;
 pub mod watch;

@@ -27,11 +27,12 @@ use crate::rebuild::Consistency;
 use crate::report::{Evidence, Report, Story, Verdict};
 use crate::trust::{StateError, Store, Trusted};
 
-/// Users whose sums are compared in one pass.
-const SAMPLE: usize = 16;
+/// Users whose sums are compared in one pass: as many who are known, as many
+/// whom leaderboards name, and as many who came with it.
+const SAMPLE: usize = 8;
 
 /// Aggregates that are asked for at once.
-const ASKED_AT_ONCE: usize = 6;
+const ASKED_AT_ONCE: usize = 8;
 
 /// A log may promise a long `publish_max`; nobody waits longer than this for it.
 const MAX_PUBLISH: u64 = 60;
@@ -228,15 +229,16 @@ impl Session {
         let checkpoint = newest(&self.client, &key, Caches::Allowed).await?;
         if self.size() == 0 {
             // Pinned durably from the first checkpoint on that the key signed.
-            self.store.save(&key, &mut Trusted::default())?;
+            self.store.save(&key, &mut Trusted::default(), None)?;
         }
         let checkpoint = self.not_smaller(&key, checkpoint).await?;
         let mut asked = ask(&self.client, &self.questions(), Caches::Allowed).await?;
+        let known = self.user_count();
         let users = self.users(&asked);
         asked.extend(ask(&self.client, &users, Caches::Allowed).await?);
         self.compare(&key, asked, &checkpoint, findings).await?;
-        // Users that nobody could name before the first pass.
-        let users = self.strangers(&users);
+        // Users whom only the entries named.
+        let users = self.strangers(known, &users);
         let asked = ask(&self.client, &users, Caches::Allowed).await?;
         self.compare(&key, asked, &checkpoint, findings).await
     }
@@ -347,9 +349,11 @@ impl Session {
         if !extended.findings.is_empty() {
             return Err(Stop::Misbehaviour(extended.findings));
         }
-        let mut trusted = extended.trusted;
+        let Extended {
+            mut trusted, news, ..
+        } = extended;
         trusted.accepted = Some(target.clone());
-        self.store.save(key, &mut trusted)?;
+        self.store.save(key, &mut trusted, Some(&news))?;
         self.accepted = Some(target.clone());
         self.trusted = Some(trusted);
         Ok(())
@@ -527,7 +531,7 @@ impl Session {
         let Some(trusted) = self.trusted.as_ref().filter(|_| self.judges_sums()) else {
             return vec![];
         };
-        let mut users = trusted.sums.sample(SAMPLE, below);
+        let mut users = trusted.sums.sample(0, SAMPLE, below);
         let mut named: Vec<_> = asked.iter().flat_map(Asked::users).collect();
         named.sort_unstable();
         named.dedup();
@@ -541,21 +545,20 @@ impl Session {
         users.into_iter().map(Question::User).collect()
     }
 
-    /// Users who were not among `asked`, if fewer than a sample were.
-    fn strangers(&self, asked: &[Question]) -> Vec<Question> {
+    /// Users beyond the first `known` ones who were not among `asked`.
+    fn strangers(&self, known: usize, asked: &[Question]) -> Vec<Question> {
         let Some(trusted) = self.trusted.as_ref().filter(|_| self.judges_sums()) else {
             return vec![];
         };
-        // A log whose users all fit a leaderboard was asked through that.
-        if asked.len() >= SAMPLE && trusted.sums.user_count() <= answer::LIMIT {
-            return vec![];
-        }
-        let users = trusted
-            .sums
-            .sample(SAMPLE, below)
-            .into_iter()
-            .map(Question::User);
+        let new = trusted.sums.sample(known, SAMPLE, below);
+        let users = new.into_iter().map(Question::User);
         users.filter(|user| !asked.contains(user)).collect()
+    }
+
+    /// How many users are known.
+    fn user_count(&self) -> usize {
+        let trusted = self.trusted.as_ref();
+        trusted.map_or(0, |trusted| trusted.sums.user_count())
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::ops::RangeInclusive;
 
 use protocol::hash::Hash;
@@ -224,10 +224,10 @@ impl Sums {
     /// Sums by category, over all time or over days.
     pub fn models(&self, days: Option<&RangeInclusive<u64>>) -> BTreeMap<&Category, Sum> {
         let mut sums: BTreeMap<&Category, Sum> = BTreeMap::new();
-        let mut add = |category: u32, sum: &Sum| {
-            sums.entry(&self.categories[category as usize])
-                .or_default()
-                .add(sum);
+        let mut add = |category: u64, sum: &Sum| {
+            if let Some(category) = at(&self.categories, category) {
+                sums.entry(category).or_default().add(sum);
+            }
         };
         match days {
             None => (0..)
@@ -235,15 +235,13 @@ impl Sums {
                 .for_each(|(id, sum)| add(id, sum)),
             Some(days) => {
                 for day in self.days.range(days.clone()).map(|(_, day)| day) {
-                    day.by_category
-                        .iter()
-                        .for_each(|(id, sum)| add(narrow(id), &sum));
+                    day.by_category.iter().for_each(|(id, sum)| add(id, &sum));
                 }
                 if days.contains(&self.today.day) {
                     self.today
                         .by_category
                         .iter()
-                        .for_each(|(id, sum)| add(*id, sum));
+                        .for_each(|(id, sum)| add(u64::from(*id), sum));
                 }
             }
         }
@@ -263,15 +261,19 @@ impl Sums {
         match days {
             None => {
                 for (mine, packed) in by_user.iter_mut().zip(&self.by_user) {
-                    let rows = packed.iter();
-                    rows.filter(|(id, _)| self.categories[narrow(*id) as usize].source == source)
-                        .for_each(|(_, sum)| mine.add(&sum));
+                    let of_source =
+                        |id: u64| at(&self.categories, id).is_some_and(|c| c.source == source);
+                    let rows = packed.iter().filter(|(id, _)| of_source(*id));
+                    rows.for_each(|(_, sum)| mine.add(&sum));
                 }
             }
             Some(days) => {
                 let mut add = |id: u64, sum: &Sum| {
-                    if id % 2 == u64::from(source == Source::Custom) {
-                        by_user[narrow(id / 2) as usize].add(sum);
+                    let user = usize::try_from(id / 2).ok();
+                    if let Some(mine) = user.and_then(|user| by_user.get_mut(user))
+                        && id % 2 == u64::from(source == Source::Custom)
+                    {
+                        mine.add(sum);
                     }
                 };
                 for day in self.days.range(days.clone()).map(|(_, day)| day) {
@@ -311,7 +313,7 @@ impl Sums {
         };
         self.by_user[*user as usize]
             .iter()
-            .map(|(id, sum)| (&self.categories[narrow(id) as usize], sum))
+            .filter_map(|(id, sum)| Some((at(&self.categories, id)?, sum)))
             .collect()
     }
 
@@ -320,16 +322,23 @@ impl Sums {
         self.users.len()
     }
 
-    /// At most `count` users; `below(n)` chooses a number below n.
-    pub fn sample(&self, count: usize, mut below: impl FnMut(usize) -> usize) -> Vec<Hash> {
-        if self.users.len() <= count {
-            return self.users.clone();
+    /// At most `count` users beyond the first `known` ones; `below(n)` chooses
+    /// a number below n.
+    pub fn sample(
+        &self,
+        known: usize,
+        count: usize,
+        mut below: impl FnMut(usize) -> usize,
+    ) -> Vec<Hash> {
+        let users = self.users.get(known..).unwrap_or_default();
+        if users.len() <= count {
+            return users.to_vec();
         }
         let mut chosen = HashSet::new();
         // More draws than needed, as some fall together; no endless loop on a bad `below`.
         for _ in 0..count * 4 {
             if chosen.len() < count {
-                chosen.insert(self.users[below(self.users.len()).min(self.users.len() - 1)]);
+                chosen.insert(users[below(users.len()).min(users.len() - 1)]);
             }
         }
         chosen.into_iter().collect()
@@ -398,9 +407,9 @@ impl Sums {
     }
 }
 
-/// Ids are handed out as u32 and only stored as u64.
-fn narrow(id: u64) -> u32 {
-    u32::try_from(id).expect("ids are u32; stored ones are checked on reading")
+/// The thing of an id; `None` where stored rows name one that is not there.
+fn at<T>(things: &[T], id: u64) -> Option<&T> {
+    usize::try_from(id).ok().and_then(|id| things.get(id))
 }
 
 /// Sums by small number, ascending, as variable-length integers: the number's
@@ -433,26 +442,13 @@ impl Packed {
             if rest.is_empty() {
                 return None;
             }
-            id += take(&mut rest)?;
+            id = take(&mut rest)?.checked_add(id)?;
             let mut sum = Sum::default();
             for number in sum.numbers_mut() {
                 *number = take(&mut rest)?;
             }
             Some((id, sum))
         })
-    }
-
-    /// Takes up stored bytes if they are whole rows of ids below `bound`.
-    fn from_bytes(bytes: Vec<u8>, bound: u64) -> Option<Self> {
-        let mut rest = &bytes[..];
-        let mut id: u64 = 0;
-        while !rest.is_empty() {
-            id = id.checked_add(take(&mut rest)?).filter(|id| *id < bound)?;
-            for _ in 0..6 {
-                take(&mut rest)?;
-            }
-        }
-        Some(Self(bytes.into_boxed_slice()))
     }
 }
 
@@ -467,8 +463,14 @@ fn put(bytes: &mut Vec<u8>, mut number: u64) {
 
 /// Takes such a number; `None` where the bytes end within it or it has no 64 bits.
 fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number: u64 = 0;
-    for shift in (0..64).step_by(7) {
+    // Most numbers are small, and whole days of them are read at once.
+    let (first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    if first & 0x80 == 0 {
+        return Some(u64::from(*first));
+    }
+    let mut number = u64::from(first & 0x7f);
+    for shift in (7..64).step_by(7) {
         let (byte, rest) = bytes.split_first()?;
         *bytes = rest;
         let bits = u64::from(byte & 0x7f);
@@ -532,24 +534,23 @@ impl Sums {
         )
     }
 
-    /// Reads what [`Self::write`] wrote.
-    ///
-    /// # Errors
-    /// Those of `from`, or bytes that were not written so.
-    pub fn read(from: &mut impl Read) -> io::Result<Self> {
+    /// Reads what [`Self::write`] wrote, and takes it off `from`; `None` of
+    /// what was not written so. Packed rows are looked at when they are needed:
+    /// bytes that are no rows count as nothing.
+    pub fn read(from: &mut &[u8]) -> Option<Self> {
         let mut sums = Self::default();
         for outcome in Outcome::ALL {
-            match read_number(from)? {
+            match take(from)? {
                 0 => {}
                 count => drop(sums.outcomes.insert(*outcome, count)),
             }
         }
-        for _ in 0..read_number(from)? {
-            let source = Source::parse(&read_text(from)?).ok_or_else(damaged)?;
-            let provider = Name::new(&read_text(from)?).ok_or_else(damaged)?;
-            let model = match read_text(from)? {
-                text if text.is_empty() => None,
-                text => Some(Name::new(&text).ok_or_else(damaged)?),
+        for _ in 0..take(from)? {
+            let source = Source::parse(take_text(from)?)?;
+            let provider = Name::new(take_text(from)?)?;
+            let model = match take_text(from)? {
+                "" => None,
+                text => Some(Name::new(text)?),
             };
             let id = sums.category(Category {
                 source,
@@ -557,47 +558,46 @@ impl Sums {
                 model,
             });
             for number in sums.by_category[id as usize].numbers_mut() {
-                *number = read_number(from)?;
+                *number = take(from)?;
             }
         }
-        let categories = sums.categories.len() as u64;
-        for _ in 0..read_number(from)? {
-            let id = sums.intern(Hash::from_bytes(read_array(from)?));
-            sums.by_user[id as usize] = read_packed(from, categories)?;
+        let users = take_count(from)?;
+        sums.users.reserve_exact(users);
+        sums.user_ids.reserve(users);
+        sums.by_user.reserve_exact(users);
+        for _ in 0..users {
+            let id = sums.intern(Hash::from_bytes(take_array(from)?));
+            sums.by_user[id as usize] = take_packed(from)?;
         }
-        for _ in 0..read_number(from)? {
-            sums.wallets.insert(Address::from_bytes(read_array(from)?));
+        for _ in 0..take(from)? {
+            sums.wallets.insert(Address::from_bytes(take_array(from)?));
         }
-        let users = sums.users.len() as u64 * 2;
-        for _ in 0..read_number(from)? {
-            let day = read_number(from)?;
-            let by_category = read_packed(from, categories)?;
+        for _ in 0..take(from)? {
+            let day = take(from)?;
+            let (by_category, by_user) = (take_packed(from)?, take_packed(from)?);
             sums.days.insert(
                 day,
                 Day {
                     by_category,
-                    by_user: read_packed(from, users)?,
+                    by_user,
                 },
             );
         }
+        let day = take(from)?;
+        let (by_category, by_user) = (take_packed(from)?, take_packed(from)?);
         sums.today = Today {
-            day: read_number(from)?,
-            by_category: read_packed(from, categories)?
-                .iter()
-                .map(|(id, sum)| (narrow(id), sum))
-                .collect(),
-            by_user: read_packed(from, users)?.iter().collect(),
+            day,
+            by_category: (by_category.iter())
+                .map(|(id, sum)| Some((u32::try_from(id).ok()?, sum)))
+                .collect::<Option<_>>()?,
+            by_user: by_user.iter().collect(),
         };
-        Ok(sums)
+        Some(sums)
     }
 }
 
-fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the stored sums are damaged")
-}
-
 fn number(to: &mut impl Write, value: u64) -> io::Result<()> {
-    let mut bytes = vec![];
+    let mut bytes = Vec::with_capacity(10);
     put(&mut bytes, value);
     to.write_all(&bytes)
 }
@@ -607,40 +607,31 @@ fn chunk(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes)
 }
 
-fn read_number(from: &mut impl Read) -> io::Result<u64> {
-    let mut bytes = vec![];
-    loop {
-        let [byte] = read_array(from)?;
-        bytes.push(byte);
-        if byte & 0x80 == 0 || bytes.len() > 10 {
-            return take(&mut &bytes[..]).ok_or_else(damaged);
-        }
-    }
+fn take_array<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (array, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(*array)
 }
 
-fn read_array<const N: usize>(from: &mut impl Read) -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    from.read_exact(&mut bytes)?;
-    Ok(bytes)
+/// Takes a number of things that are still to come, each of at least a byte.
+fn take_count(from: &mut &[u8]) -> Option<usize> {
+    let count = usize::try_from(take(from)?).ok()?;
+    (count <= from.len()).then_some(count)
 }
 
-fn read_chunk(from: &mut impl Read) -> io::Result<Vec<u8>> {
-    let len = read_number(from)?;
-    let mut bytes = vec![];
-    from.take(len).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == len {
-        Ok(bytes)
-    } else {
-        Err(damaged())
-    }
+fn take_chunk<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = take_count(from)?;
+    let (chunk, rest) = from.split_at_checked(len)?;
+    *from = rest;
+    Some(chunk)
 }
 
-fn read_text(from: &mut impl Read) -> io::Result<String> {
-    String::from_utf8(read_chunk(from)?).map_err(|_| damaged())
+fn take_text<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(take_chunk(from)?).ok()
 }
 
-fn read_packed(from: &mut impl Read, bound: u64) -> io::Result<Packed> {
-    Packed::from_bytes(read_chunk(from)?, bound).ok_or_else(damaged)
+fn take_packed(from: &mut &[u8]) -> Option<Packed> {
+    Some(Packed(take_chunk(from)?.into()))
 }
 
 #[cfg(test)]
@@ -668,6 +659,10 @@ mod tests {
             inconsistent: false,
             response: None,
         }
+    }
+
+    fn key_id(user: u8) -> Hash {
+        Hash::from_bytes([user; 32])
     }
 
     fn time(secs: u64) -> Time {
@@ -765,14 +760,17 @@ mod tests {
         for user in 0..20 {
             sums.add(time(0), usage(Some(user), Source::Proxy, None, 1));
         }
-        assert_eq!(sums.sample(20, |_| 0).len(), 20);
-        assert_eq!(sums.sample(5, |_| 0).len(), 1);
+        assert_eq!(sums.sample(0, 20, |_| 0).len(), 20);
+        assert_eq!(sums.sample(0, 5, |_| 0).len(), 1);
         let mut next = 0;
         let counted = |n: usize| {
             next += 1;
             next % n
         };
-        assert_eq!(sums.sample(5, counted).len(), 5);
+        assert_eq!(sums.sample(0, 5, counted).len(), 5);
+        assert_eq!(sums.sample(18, 5, |_| 0), [18, 19].map(key_id));
+        assert_eq!(sums.sample(10, 5, |_| 0), [10].map(key_id));
+        assert_eq!(sums.sample(20, 5, |_| 0), []);
     }
 
     #[test]
@@ -787,12 +785,12 @@ mod tests {
         let mut bytes = vec![];
         sums.write(&mut bytes).expect("into memory");
         for len in 0..bytes.len() {
-            assert!(Sums::read(&mut &bytes[..len]).is_err(), "{len}");
+            assert!(Sums::read(&mut &bytes[..len]).is_none(), "{len}");
         }
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 0x41;
-            if let Ok(mut read) = Sums::read(&mut &bad[..]) {
+            if let Some(mut read) = Sums::read(&mut &bad[..]) {
                 read.leaderboard(Source::Proxy, Some(&(0..=9)), 5);
                 read.leaderboard(Source::Proxy, None, 5);
             }

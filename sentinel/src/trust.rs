@@ -5,29 +5,37 @@
 //! checkpoint never moves back. One sentinel at a time uses a directory: a
 //! lock file keeps a second one out.
 //!
-//! Out of scope: what makes a checkpoint acceptable (see [`crate::pass`]).
+//! What a pass brought is appended to the file as a step, while steps are few;
+//! then the whole is written anew, and takes the file's place.
+//!
+//! Out of scope: the file's content (see [`crate::state`]), and what makes a
+//! checkpoint acceptable (see [`crate::pass`]).
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use protocol::entry::{Body, Entry};
 use protocol::hash::Hash;
 use protocol::index::{Index, Time};
 use protocol::key::VerifierKey;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::audit::{Item, Signed};
-use crate::rebuild::Tree;
+use crate::audit::{self, Item, Signed};
+use crate::rebuild::{Full, Tree};
+use crate::state::{self, DURABLE, End};
 use crate::sums::Sums;
 
-/// The first bytes of a state file; the number is its format's.
-const MAGIC: &[u8] = b"tallystick sentinel state 1\n";
+/// The most entries that are appended as one step, and their bytes: loading
+/// goes their way again, and must stay quick.
+const MAX_STEP_ENTRIES: u64 = 2_048;
+const MAX_STEP: usize = 1 << 20;
 
-/// The longest header that is read: edges, a note and an entry fit well.
-const MAX_HEADER: u64 = 1 << 20;
+/// Steps are appended up to here, or to a part of the whole, if that is more.
+const FEW_STEPS: u64 = 1 << 16;
+
+/// That part of the whole: one of so many.
+const PART: u64 = 16;
 
 /// A log as far as it is verified.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +67,59 @@ pub struct Last {
     pub signature: [u8; 64],
     /// Whether the signature is the log's.
     pub signed: bool,
+}
+
+/// The entries since the size that was stored, as bundles hold them.
+#[derive(Debug)]
+pub struct News {
+    from: u64,
+    /// `None` where they are too many to be stored one by one.
+    entries: Option<Vec<u8>>,
+}
+
+impl News {
+    /// None yet of those from index `from` up to size `to`.
+    pub fn between(from: u64, to: u64) -> Self {
+        let entries = (to - from <= MAX_STEP_ENTRIES).then(Vec::new);
+        Self { from, entries }
+    }
+
+    /// Whether they are few enough.
+    pub fn wanted(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    /// Adds the next ones.
+    pub fn push(&mut self, bundle: &[u8]) {
+        if let Some(entries) = &mut self.entries {
+            entries.extend_from_slice(bundle);
+        }
+        self.entries.take_if(|entries| entries.len() > MAX_STEP);
+    }
+}
+
+impl Trusted {
+    /// Takes up the next entry; `None` where it cannot be read. `full` gets
+    /// the tiles that it filled.
+    pub fn take(&mut self, index: Index, leaf: Hash, entry: Option<Entry>, full: &mut Vec<Full>) {
+        self.tree.push(leaf, full);
+        let Some(entry) = entry else { return };
+        if self.upgrade.is_none() {
+            self.upgrade = audit::upgrade(index, &entry).map(|why| (index.get(), why));
+        }
+        let judged = self.upgrade.is_none();
+        match entry {
+            Entry::Known {
+                body: Body::Log(log),
+                ..
+            } if index.get() == 0 => self.publish_max = Some(log.publish_max),
+            Entry::Known {
+                time,
+                body: Body::Usage(usage),
+            } if judged => self.sums.add(time, usage),
+            _ => {}
+        }
+    }
 }
 
 impl Last {
@@ -103,31 +164,14 @@ pub enum StateError {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct Header {
-    vkey: String,
-    checkpoint: Option<String>,
-    edges: Vec<String>,
-    last: Option<StoredLast>,
-    upgrade: Option<(u64, String)>,
-    publish_max: Option<u64>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredLast {
-    index: u64,
-    time: u64,
-    entry: String,
-    signature: String,
-    signed: bool,
-}
-
 /// A state directory, held against other sentinels.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
     /// The size of the accepted checkpoint on disk.
     size: u64,
+    /// Where a step goes, if one can.
+    end: Option<End>,
     _lock: File,
 }
 
@@ -149,6 +193,7 @@ impl Store {
             Ok(()) => Ok(Self {
                 dir: dir.into(),
                 size: 0,
+                end: None,
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(StateError::Locked(dir.into())),
@@ -166,19 +211,26 @@ impl Store {
     /// # Errors
     /// It cannot be read, or is not what was written.
     pub fn load(&mut self) -> Result<Option<(VerifierKey, Trusted)>, StateError> {
-        let loaded = load(&self.dir)?;
+        let loaded = read(&self.dir)?;
+        self.end = loaded.as_ref().and_then(|read| read.end);
         let accepted = loaded
             .as_ref()
-            .and_then(|(_, trusted)| trusted.accepted.as_ref());
+            .and_then(|read| read.trusted.accepted.as_ref());
         self.size = accepted.map_or(0, Signed::size);
-        Ok(loaded)
+        Ok(loaded.map(|read| (read.key, read.trusted)))
     }
 
-    /// Stores durably, all or nothing.
+    /// Stores durably, all or nothing. `news` are the entries since the size
+    /// that is stored, if `trusted` came of that.
     ///
     /// # Errors
     /// It cannot be written, or would move the accepted checkpoint back.
-    pub fn save(&mut self, key: &VerifierKey, trusted: &mut Trusted) -> Result<(), StateError> {
+    pub fn save(
+        &mut self,
+        key: &VerifierKey,
+        trusted: &mut Trusted,
+        news: Option<&News>,
+    ) -> Result<(), StateError> {
         let size = trusted.accepted.as_ref().map_or(0, Signed::size);
         if size < self.size {
             return Err(StateError::Backwards {
@@ -187,9 +239,33 @@ impl Store {
             });
         }
         let path = self.dir.join("state");
-        replace(&path, |to| write(to, key, trusted)).map_err(at(&path))?;
+        let step = self.step(trusted, news);
+        // What a failed write left is not known: the next one is of the whole.
+        self.end = None;
+        let end = match step {
+            Some((from, step, end)) => append(&path, from, &step).map(|()| end),
+            None => replace(&path, |to| state::write(to, key, trusted)),
+        };
+        self.end = Some(end.map_err(at(&path))?);
         self.size = size;
         Ok(())
+    }
+
+    /// The step from what is stored to `trusted`, with the length of the file
+    /// before it, and the file's end after it; `None` where the whole must be
+    /// written.
+    fn step(&self, trusted: &Trusted, news: Option<&News>) -> Option<(u64, Vec<u8>, End)> {
+        let from = self.end?;
+        let news = news.filter(|news| news.from == self.size)?;
+        let entries = news.entries.as_ref()?;
+        let accepted = trusted.accepted.as_ref()?;
+        let last = trusted.last.as_ref().filter(|last| last.signed)?;
+        if last.index.get() + 1 != accepted.size() || news.from == accepted.size() {
+            return None;
+        }
+        let (step, end) = state::step(&from, accepted, last, entries);
+        let few = end.len - end.whole <= FEW_STEPS.max(end.whole / PART);
+        few.then_some((from.len, step, end))
     }
 }
 
@@ -198,22 +274,19 @@ impl Store {
 /// # Errors
 /// It cannot be read, or is not what was written.
 pub fn load(dir: &Path) -> Result<Option<(VerifierKey, Trusted)>, StateError> {
+    Ok(read(dir)?.map(|read| (read.key, read.trusted)))
+}
+
+fn read(dir: &Path) -> Result<Option<state::Read>, StateError> {
     let path = dir.join("state");
-    let file = match File::open(&path) {
+    let file = match fs::read(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(at(&path)(error)),
     };
-    let mut from = Hashing {
-        inner: BufReader::new(file),
-        hasher: Sha256::new(),
-    };
-    read(&mut from)
+    state::read(&file)
         .map(Some)
-        .map_err(|error| StateError::Damaged {
-            path,
-            what: error.to_string(),
-        })
+        .map_err(|what| StateError::Damaged { path, what })
 }
 
 /// The folder where states lie without `--state`.
@@ -248,14 +321,14 @@ fn safe_name(url: &str) -> String {
 ///
 /// # Errors
 /// Those of writing.
-pub fn replace(
+pub fn replace<T>(
     path: &Path,
-    content: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
-) -> io::Result<()> {
+    content: impl FnOnce(&mut BufWriter<&File>) -> io::Result<T>,
+) -> io::Result<T> {
     let staged = path.with_extension("new");
     let file = File::create(&staged)?;
     let mut to = BufWriter::new(&file);
-    content(&mut to)?;
+    let written = content(&mut to)?;
     to.flush()?;
     drop(to);
     // The bytes before the name, the name before we go on: a rename is only
@@ -263,151 +336,25 @@ pub fn replace(
     file.sync_all()?;
     fs::rename(&staged, path)?;
     path.parent()
-        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())?;
+    Ok(written)
+}
+
+/// Appends to a file, whose length is known, what must be durable.
+fn append(path: &Path, len: u64, step: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    if file.seek(SeekFrom::End(0))? != len {
+        return Err(io::Error::other("another program wrote to it"));
+    }
+    file.write_all(step)?;
+    file.sync_all()?;
+    // Only now, so that a step without it is one that nobody relied on.
+    file.write_all(DURABLE)
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError {
     let path = path.to_owned();
     |cause| StateError::Io { path, cause }
-}
-
-/// Hashes what passes, so that a damaged file is known as such.
-struct Hashing<T> {
-    inner: T,
-    hasher: Sha256,
-}
-
-impl<T: Write> Write for Hashing<T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<T: Read> Read for Hashing<T> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(bytes)?;
-        self.hasher.update(&bytes[..read]);
-        Ok(read)
-    }
-}
-
-fn write(to: &mut impl Write, key: &VerifierKey, trusted: &mut Trusted) -> io::Result<()> {
-    let edge = |hashes: &Vec<Hash>| {
-        STANDARD.encode(
-            hashes
-                .iter()
-                .flat_map(|hash| *hash.as_bytes())
-                .collect::<Vec<u8>>(),
-        )
-    };
-    let header = Header {
-        vkey: key.to_string(),
-        checkpoint: trusted
-            .accepted
-            .as_ref()
-            .map(|signed| signed.note().to_owned()),
-        edges: trusted.tree.edges().iter().map(edge).collect(),
-        last: trusted.last.as_ref().map(|last| StoredLast {
-            index: last.index.get(),
-            time: last.time.secs(),
-            entry: STANDARD.encode(&last.bytes),
-            signature: STANDARD.encode(last.signature),
-            signed: last.signed,
-        }),
-        upgrade: trusted.upgrade.clone(),
-        publish_max: trusted.publish_max,
-    };
-    let header = serde_json::to_vec(&header)?;
-    let mut to = Hashing {
-        inner: to,
-        hasher: Sha256::new(),
-    };
-    to.write_all(MAGIC)?;
-    to.write_all(&(header.len() as u64).to_be_bytes())?;
-    to.write_all(&header)?;
-    trusted.sums.write(&mut to)?;
-    let digest = to.hasher.finalize();
-    to.inner.write_all(&digest)
-}
-
-fn read(from: &mut Hashing<impl Read>) -> io::Result<(VerifierKey, Trusted)> {
-    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut magic = [0; MAGIC.len()];
-    from.read_exact(&mut magic)?;
-    if magic != *MAGIC {
-        return Err(damaged("of another format"));
-    }
-    let mut len = [0; 8];
-    from.read_exact(&mut len)?;
-    let len = u64::from_be_bytes(len);
-    if len > MAX_HEADER {
-        return Err(damaged("its header is too long"));
-    }
-    let mut header = vec![];
-    from.take(len).read_to_end(&mut header)?;
-    let header: Header = serde_json::from_slice(&header)?;
-    let sums = Sums::read(from)?;
-    let digest = from.hasher.clone().finalize();
-    let mut stored = [0; 32];
-    from.inner.read_exact(&mut stored)?;
-    if stored[..] != digest[..] || from.inner.read(&mut [0])? != 0 {
-        return Err(damaged("its hash does not fit"));
-    }
-    let key = VerifierKey::parse(&header.vkey).map_err(|error| damaged(&error.to_string()))?;
-    let trusted = header
-        .unpack(&key, sums)
-        .ok_or_else(|| damaged("its parts do not fit"))?;
-    Ok((key, trusted))
-}
-
-impl Header {
-    fn unpack(self, key: &VerifierKey, sums: Sums) -> Option<Trusted> {
-        let accepted = match self.checkpoint {
-            Some(note) => Some(Signed::open(note.as_bytes(), key).ok()?),
-            None => None,
-        };
-        let edges = self.edges.iter().map(|edge| {
-            let bytes = STANDARD.decode(edge).ok()?;
-            let (hashes, rest) = bytes.as_chunks::<32>();
-            rest.is_empty()
-                .then(|| hashes.iter().map(|hash| Hash::from_bytes(*hash)).collect())
-        });
-        let size = accepted.as_ref().map_or(0, Signed::size);
-        let root = accepted.as_ref().map_or(Hash::EMPTY_ROOT, Signed::root);
-        let tree = Tree::from_edges(size, edges.collect::<Option<_>>()?)?;
-        if tree.root().ok()? != root {
-            return None;
-        }
-        let last = match self.last {
-            Some(last) => Some(Last {
-                index: Index::new(last.index)?,
-                time: Time::from_secs(last.time)?,
-                bytes: STANDARD.decode(last.entry).ok()?,
-                signature: STANDARD.decode(last.signature).ok()?.try_into().ok()?,
-                signed: last.signed,
-            }),
-            None => None,
-        };
-        let Self {
-            upgrade,
-            publish_max,
-            ..
-        } = self;
-        Some(Trusted {
-            accepted,
-            tree,
-            sums,
-            last,
-            upgrade,
-            publish_max,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -417,33 +364,66 @@ mod tests {
     use protocol::checkpoint::Checkpoint;
     use protocol::index::TreeSize;
     use protocol::key::{Origin, Signer};
+    use protocol::name::Name;
+    use protocol::record::{Counts, Outcome, Source, Usage};
+    use protocol::tile;
 
     fn signer() -> Signer {
         Signer::new(Origin::parse("a.b").expect("valid"), &[1; 32])
     }
 
-    fn trusted(size: u64) -> Trusted {
-        let mut tree = Tree::default();
-        (0..size).for_each(|i| tree.push(leaf_hash(&i.to_be_bytes()), &mut vec![]));
-        let root = tree.root().expect("both ways agree");
-        let size = TreeSize::new(size).expect("small");
-        let note =
-            Checkpoint::new(signer().verifier().origin().clone(), size, root).seal(&signer());
-        let last = Last {
-            index: Index::new(size.get() - 1).expect("small"),
-            time: Time::from_secs(9).expect("small"),
-            bytes: b"entry".to_vec(),
-            signature: [7; 64],
-            signed: true,
+    fn entry(index: u64) -> Vec<u8> {
+        let user = u8::try_from(index % 7).expect("small");
+        let usage = Usage {
+            receipt: Hash::of(&index.to_be_bytes()),
+            key_id: Some(Hash::of(&[user])),
+            wallet: None,
+            source: Source::Proxy,
+            provider: Name::new("openai").expect("valid"),
+            model: None,
+            counts: Counts {
+                input: u32::try_from(index).ok(),
+                ..Counts::NONE
+            },
+            outcome: Outcome::Complete,
+            inconsistent: false,
+            response: None,
         };
-        Trusted {
-            accepted: Some(Signed::open(note.as_bytes(), signer().verifier()).expect("ours")),
-            tree,
-            last: Some(last),
-            upgrade: Some((5, "later".into())),
-            publish_max: Some(10),
-            ..Trusted::default()
+        Body::Usage(usage).encode(Time::from_secs(index * 1_000).expect("small"))
+    }
+
+    /// Takes a log on to `size`, as a pass does; gives what came.
+    fn grow(trusted: &mut Trusted, size: u64) -> News {
+        let mut news = News::between(trusted.tree.size(), size);
+        for at in trusted.tree.size()..size {
+            let (index, bytes) = (Index::new(at).expect("small"), entry(at));
+            let entry = Entry::parse(&bytes).expect("valid");
+            trusted.last = Some(Last {
+                index,
+                time: entry.time(),
+                bytes: bytes.clone(),
+                signature: [u8::try_from(at % 251).expect("small"); 64],
+                signed: true,
+            });
+            trusted.take(index, leaf_hash(&bytes), Some(entry), &mut vec![]);
+            let mut bundle = vec![];
+            tile::push_entry(&mut bundle, &bytes);
+            news.push(&bundle);
         }
+        let root = trusted.tree.root().expect("both ways agree");
+        let (origin, size) = (signer().verifier().origin().clone(), TreeSize::new(size));
+        let note = Checkpoint::new(origin, size.expect("small"), root).seal(&signer());
+        trusted.accepted = Some(Signed::open(note.as_bytes(), signer().verifier()).expect("ours"));
+        news
+    }
+
+    fn trusted(size: u64) -> Trusted {
+        let mut trusted = Trusted {
+            upgrade: Some((5, "later".into())),
+            ..Trusted::default()
+        };
+        grow(&mut trusted, size);
+        trusted
     }
 
     fn dir(name: &str) -> PathBuf {
@@ -453,6 +433,20 @@ mod tests {
         dir
     }
 
+    /// All that a state holds, to compare it.
+    fn content(trusted: &mut Trusted) -> (Option<Signed>, Vec<u8>, Option<Vec<u8>>) {
+        let mut whole = vec![];
+        state::write(&mut whole, signer().verifier(), trusted).expect("into memory");
+        let last = trusted.last.as_ref().map(|last| last.bytes.clone());
+        (trusted.accepted.clone(), whole, last)
+    }
+
+    fn check(store: &mut Store, saved: &mut Trusted) {
+        let (key, mut loaded) = store.load().expect("whole").expect("saved");
+        assert_eq!(key, *signer().verifier());
+        assert_eq!(content(&mut loaded), content(saved));
+    }
+
     #[test]
     fn what_is_saved_is_loaded() {
         let dir = dir("saved");
@@ -460,42 +454,77 @@ mod tests {
         assert!(store.load().expect("empty").is_none());
         let key = signer().verifier().clone();
         store
-            .save(&key, &mut Trusted::default())
+            .save(&key, &mut Trusted::default(), None)
             .expect("pin alone");
-        let (pinned, empty) = store.load().expect("whole").expect("saved");
-        assert_eq!((pinned, empty.accepted), (key.clone(), None));
-
+        check(&mut store, &mut Trusted::default());
         for size in [1, 300, 70_000] {
             let mut saved = trusted(size);
-            store.save(&key, &mut saved).expect("writable");
-            let (pinned, loaded) = store.load().expect("whole").expect("saved");
-            assert_eq!(pinned, key);
-            assert_eq!(loaded.accepted, saved.accepted);
-            assert_eq!(loaded.tree, saved.tree);
-            assert_eq!(loaded.upgrade, saved.upgrade);
-            assert_eq!(loaded.publish_max, saved.publish_max);
-            let (found, last) = (loaded.last.expect("saved"), saved.last.expect("set"));
-            assert_eq!(
-                (found.index, found.time, found.bytes),
-                (last.index, last.time, last.bytes)
-            );
-            assert_eq!(
-                (found.signature, found.signed),
-                (last.signature, last.signed)
-            );
+            store.save(&key, &mut saved, None).expect("writable");
+            check(&mut store, &mut saved);
         }
         assert!(matches!(
-            store.save(&key, &mut trusted(299)),
+            store.save(&key, &mut trusted(299), None),
             Err(StateError::Backwards {
                 from: 70_000,
                 to: 299
             })
         ));
-        assert_eq!(
-            store.load().expect("whole").expect("saved").1.tree.size(),
-            70_000
-        );
+        check(&mut store, &mut trusted(70_000));
         fs::remove_dir_all(dir).expect("ours");
+    }
+
+    #[test]
+    fn steps_lead_where_the_whole_does() {
+        let dir = dir("steps");
+        let mut store = Store::open(&dir).expect("fresh");
+        let key = signer().verifier().clone();
+        let mut saved = Trusted::default();
+        store.save(&key, &mut saved, None).expect("writable");
+        let mut folded = 0;
+        for size in (1..300).chain([600, 5_000, 5_001, 5_002]) {
+            let before = fs::read(dir.join("state")).expect("saved");
+            let news = grow(&mut saved, size);
+            store.save(&key, &mut saved, Some(&news)).expect("writable");
+            let after = fs::read(dir.join("state")).expect("saved");
+            let step = after.starts_with(&before);
+            folded += usize::from(!step);
+            assert!(size != 5_000 || !step, "a long way is no step");
+            assert!(size < 5_001 || step);
+            check(&mut store, &mut saved);
+        }
+        // About 450 bytes a step and 64 KiB of steps: folded now and then.
+        assert!((2..20).contains(&folded), "{folded}");
+        fs::remove_dir_all(dir).expect("ours");
+    }
+
+    #[test]
+    fn a_step_is_only_one_from_what_is_stored() {
+        let dir = dir("gap");
+        let mut store = Store::open(&dir).expect("fresh");
+        let key = signer().verifier().clone();
+        let mut saved = trusted(4);
+        store.save(&key, &mut saved, None).expect("writable");
+        grow(&mut saved, 6);
+        let late = grow(&mut saved, 8);
+        store.save(&key, &mut saved, Some(&late)).expect("writable");
+        check(&mut store, &mut saved);
+        fs::remove_dir_all(dir).expect("ours");
+    }
+
+    /// A file of a whole of 3 entries and steps to 4 and 6, and where each ends.
+    fn stepped(dir: &Path) -> (Vec<u8>, [usize; 3]) {
+        let mut store = Store::open(dir).expect("fresh");
+        let mut saved = Trusted::default();
+        grow(&mut saved, 3);
+        let mut ends = [0; 3];
+        for (end, size) in ends.iter_mut().zip([3, 4, 6]) {
+            let news = grow(&mut saved, size);
+            let news = (size > 3).then_some(&news);
+            let key = signer().verifier().clone();
+            store.save(&key, &mut saved, news).expect("writable");
+            *end = fs::read(dir.join("state")).expect("saved").len();
+        }
+        (fs::read(dir.join("state")).expect("saved"), ends)
     }
 
     #[test]
@@ -509,27 +538,87 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_was_cut_is_left_out_and_the_next_one_follows() {
+        let dir = dir("cut");
+        let (good, [whole, one, two]) = stepped(&dir);
+        let mut store = Store::open(&dir).expect("ours");
+        for len in 0..=good.len() {
+            // What was claimed of the disk may be there and be zero.
+            for zeros in [0, 700] {
+                let cut = [&good[..len], &vec![0; zeros]].concat();
+                // Durable from its hash on, the newline being one byte more.
+                let size = match len {
+                    len if len < whole => None,
+                    len if len < one - 1 => Some(3),
+                    len if len < two - 1 => Some(4),
+                    _ => Some(6),
+                };
+                let read = state::read(&cut).ok();
+                let found = read.map(|read| read.trusted.tree.size());
+                assert_eq!(found, size, "{len} and {zeros}");
+            }
+        }
+        for len in [whole, whole + 3, one - 1, one, one + 300, two - 2] {
+            fs::write(dir.join("state"), &good[..len]).expect("writable");
+            let (key, mut loaded) = store.load().expect("whole").expect("saved");
+            let news = grow(&mut loaded, 7);
+            store
+                .save(&key, &mut loaded, Some(&news))
+                .expect("writable");
+            check(&mut store, &mut loaded);
+        }
+        fs::remove_dir_all(dir).expect("ours");
+    }
+
+    #[test]
     fn damage_is_known_as_such() {
         let dir = dir("damaged");
-        let mut store = Store::open(&dir).expect("fresh");
-        store
-            .save(signer().verifier(), &mut trusted(3))
-            .expect("writable");
-        let good = fs::read(dir.join("state")).expect("saved");
+        let (good, [whole, one, two]) = stepped(&dir);
+        let damaged = |what: &str, bad: &[u8]| {
+            assert!(state::read(bad).is_err(), "{what}");
+        };
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x20;
-            fs::write(dir.join("state"), bad).expect("writable");
-            assert!(
-                matches!(store.load(), Err(StateError::Damaged { .. })),
-                "byte {at}"
-            );
+            damaged(&format!("byte {at}"), &bad);
         }
-        for bad in [&good[..good.len() - 1], &[&good[..], b"x"].concat(), b""] {
-            fs::write(dir.join("state"), bad).expect("writable");
-            assert!(matches!(store.load(), Err(StateError::Damaged { .. })));
-        }
+        damaged("nothing", b"");
+        damaged(
+            "a line more",
+            &[&good[..], b"0123456789abcdef0123456789abcdef"].concat(),
+        );
+        damaged(
+            "steps swapped",
+            &[&good[..whole], &good[one..], &good[whole..one]].concat(),
+        );
+        damaged("a step left out", &[&good[..whole], &good[one..]].concat());
+        damaged("a step twice", &[&good[..two], &good[one..]].concat());
+        fs::write(dir.join("state"), &good[1..]).expect("writable");
+        assert!(matches!(load(&dir), Err(StateError::Damaged { .. })));
         fs::remove_dir_all(dir).expect("ours");
+    }
+
+    #[test]
+    fn a_step_must_give_the_root_that_its_checkpoint_signs() {
+        let (mut saved, mut file) = (trusted(3), vec![]);
+        let end = state::write(&mut file, signer().verifier(), &mut saved).expect("into memory");
+        let news = grow(&mut saved, 5).entries.expect("few");
+        let (accepted, last) = (saved.accepted.expect("grown"), saved.last.expect("grown"));
+        let mut other = vec![];
+        [3, 5].map(|index| tile::push_entry(&mut other, &entry(index)));
+        let mut unread = vec![];
+        [&entry(3)[..], b"{}"].map(|bytes| tile::push_entry(&mut unread, bytes));
+        for (entries, fits) in [
+            (&news[..], true),
+            (&other, false),
+            (&unread, false),
+            (&news[..news.len() / 2], false),
+            (&[], false),
+        ] {
+            let (step, _) = state::step(&end, &accepted, &last, entries);
+            let read = state::read(&[&file[..], &step, DURABLE].concat());
+            assert_eq!(read.is_ok(), fits, "{read:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,201 @@
+//! A log of made-up records, written through the gateway's own sequencer.
+//!
+//! The records are spread over the last [`DAYS`] days, the longest window that
+//! aggregates are asked for, so that every sum by day is as long as it gets.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use gateway::config::{Config, Given};
+use gateway::keys::DataDir;
+use gateway::log::pool::Submission;
+use gateway::log::sequencer::Sequencer;
+use gateway::server::Server;
+use gateway::store::Store;
+use protocol::entry::Body;
+use protocol::hash::{Hash, key_id, receipt_commitment, response_commitment};
+use protocol::index::Time;
+use protocol::key::{Origin, Signer};
+use protocol::name::{Address, Name};
+use protocol::record::{Counts, Link, Outcome, Source, Usage};
+use uuid::{Timestamp, Uuid};
+
+use crate::Failed;
+
+/// The days that records are spread over; the last one is today.
+const DAYS: u64 = 30;
+
+/// Records in one append.
+const BATCH: u64 = 4_096;
+
+/// The log's name.
+const ORIGIN: &str = "bench.invalid/log";
+
+/// Providers with a model each, and how many of 100 calls they get.
+const MODELS: &[(&str, &str, u64)] = &[
+    ("openai", "gpt-5-mini-2025-08-07", 24),
+    ("anthropic", "claude-sonnet-4-5-20250929", 20),
+    ("gemini", "gemini-2.5-flash", 14),
+    ("openai", "gpt-5-2025-08-07", 10),
+    ("anthropic", "claude-opus-4-1-20250805", 7),
+    ("deepseek", "deepseek-chat", 6),
+    ("openai", "text-embedding-3-small", 5),
+    ("groq", "llama-3.3-70b-versatile", 5),
+    ("mistral", "mistral-large-latest", 3),
+    ("gemini", "gemini-2.5-pro", 3),
+    ("openrouter", "qwen/qwen3-coder", 2),
+    ("together", "openai/gpt-oss-120b", 1),
+];
+
+/// The time that the sequencer is told, in seconds.
+static NOW: AtomicU64 = AtomicU64::new(0);
+
+fn clock() -> Time {
+    Time::from_secs(NOW.load(Ordering::Relaxed)).expect("this century")
+}
+
+/// Makes a log in the data directory `dir`: `records` signed usage entries of
+/// `users` key ids. The same `seed` gives the same counts.
+///
+/// # Errors
+/// The gateway's.
+pub(crate) async fn make_log(
+    dir: &Path,
+    records: u64,
+    users: u64,
+    seed: u64,
+) -> Result<(), Failed> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let first = now - (DAYS - 1) * 86_400;
+    NOW.store(first, Ordering::Relaxed);
+    let origin = Origin::parse(ORIGIN)?;
+    let config = Config::resolve(Given {
+        data_dir: Some(dir.into()),
+        listen: Some(([127, 0, 0, 1], 0).into()),
+        origin: Some(ORIGIN.into()),
+        ..Given::default()
+    })?;
+    // A start and a stop: keys, database, entry 0.
+    let server = Server::bind_with_clock(&config, clock).await?;
+    server.run(std::future::ready(())).await?;
+
+    let data = DataDir::take(dir)?;
+    let signer = Arc::new(Signer::new(origin.clone(), &data.log_seed()?));
+    let store = Store::open(&data.database()).await?;
+    let mut sequencer = Sequencer::resume(store.clone(), signer, clock).await?;
+    let mut calls = Calls {
+        random: Random(seed),
+        users: (0..users)
+            .map(|user| key_id(&origin, "openai", &user.to_be_bytes()))
+            .collect(),
+    };
+    for from in (0..records).step_by(BATCH as usize) {
+        let to = records.min(from + BATCH);
+        NOW.store(first + (now - first) * from / records, Ordering::Relaxed);
+        let batch = (from..to).map(|n| calls.submission(n)).collect();
+        sequencer.append(batch).await?;
+        if (from / BATCH).is_multiple_of(64) {
+            eprint!("\rmaking the log: {to} of {records} records");
+        }
+    }
+    eprintln!("\rmade a log of {records} records and {users} users     ");
+    store.close().await;
+    Ok(())
+}
+
+/// Where calls come from.
+struct Calls {
+    random: Random,
+    users: Vec<Hash>,
+}
+
+impl Calls {
+    /// Call `n`: half of them go around all users, the others are of few.
+    fn submission(&mut self, n: u64) -> Submission {
+        let random = &mut self.random;
+        let users = self.users.len() as u64;
+        let user = if n.is_multiple_of(2) {
+            n / 2 % users
+        } else {
+            // Cubing draws towards the first ones: a tenth gets nearly half.
+            let draw = random.below(1 << 20);
+            (u128::from(users) * u128::from(draw).pow(3) >> 60) as u64
+        };
+        let (provider, model) = random.model();
+        let input = 50 + random.below(8_000) as u32;
+        let output = 1 + random.below(1_500) as u32;
+        let part = |random: &mut Random, whole: u32, of: u64| {
+            (random.below(of) == 0).then(|| random.below(u64::from(whole) + 1) as u32)
+        };
+        let counts = Counts {
+            input: Some(input),
+            cache_read: part(random, input, 2),
+            cache_write: None,
+            output: Some(output),
+            reasoning: part(random, output, 3),
+        };
+        let (outcome, counts) = match random.below(100) {
+            0 => (Outcome::Unmetered, Counts::NONE),
+            1..=2 => (Outcome::Aborted, counts),
+            _ => (Outcome::Complete, counts),
+        };
+        let receipt_id = Uuid::new_v7(Timestamp::from_unix_time(clock().secs(), 0, n.into(), 42));
+        let mut wallet = [7; 20];
+        wallet[..8].copy_from_slice(&user.to_be_bytes());
+        let wallet =
+            (user.is_multiple_of(10)).then_some((Address::from_bytes(wallet), Link::Claimed));
+        let usage = Usage {
+            receipt: receipt_commitment(receipt_id.as_bytes()),
+            key_id: Some(self.users[user as usize]),
+            wallet,
+            source: if random.below(50) == 0 {
+                Source::Custom
+            } else {
+                Source::Proxy
+            },
+            provider: Name::new(provider).expect("a plain name"),
+            model: Name::new(model),
+            counts,
+            outcome,
+            inconsistent: false,
+            response: Some(response_commitment(provider, &receipt_id.to_string())),
+        };
+        Submission {
+            body: Body::Usage(usage),
+            receipt_id: Some(receipt_id),
+            retrieval: None,
+            released: None,
+            call: None,
+        }
+    }
+}
+
+/// SplitMix64: small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn model(&mut self) -> (&'static str, &'static str) {
+        let mut draw = self.below(MODELS.iter().map(|(.., share)| share).sum());
+        for (provider, model, share) in MODELS {
+            match draw.checked_sub(*share) {
+                Some(rest) => draw = rest,
+                None => return (provider, model),
+            }
+        }
+        unreachable!("the draw is below the sum of the shares")
+    }
+}

@@ -1,0 +1,50 @@
+//! Measures Tallystick beside what the machine allows in the same run.
+//!
+//! Each subcommand prints rows for `tests/bench/RESULTS.md` on stdout and tells
+//! what it does on stderr.
+
+mod log;
+mod processes;
+mod sentinel;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What a benchmark ends with where it can't measure.
+type Failed = Box<dyn Error + Send + Sync>;
+
+#[derive(Debug, Parser)]
+#[command(name = "bench", about = "Measures Tallystick on this machine")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The sentinel's passes over a log that a gateway process serves
+    Sentinel(sentinel::Given),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Chosen here, once for the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let ran = runtime
+        .map_err(Failed::from)
+        .and_then(|runtime| match cli.command {
+            Command::Sentinel(given) => runtime.block_on(sentinel::run(given)),
+        });
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
