@@ -9,6 +9,7 @@ mod flow;
 mod forge;
 mod gateway;
 mod hardening;
+mod node;
 mod openapi;
 mod provider;
 mod python;

@@ -1,7 +1,9 @@
 //! Checks evidence files from the log's vkey alone, without any of the code
-//! under test: notes, Merkle proofs and entries are taken apart by hand.
+//! under test: notes, Merkle proofs and entries are taken apart by hand. Then
+//! `sentinel evidence` must come to the same.
 
 use std::fs;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +11,8 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::sentinel::Pass;
+use crate::forge::log::signer;
+use crate::sentinel::{Pass, Sentinel};
 
 /// Whether every finding has an evidence file that says what the finding says
 /// and, where it is called proven, proves it.
@@ -32,6 +35,41 @@ pub(super) fn holds(pass: &Pass, vkey: &str) -> Result<(), String> {
             let claim = finding["claim"].as_str().unwrap_or_default();
             proves(claim, &evidence, vkey)
                 .map_err(|e| format!("{claim} is not proven: {e}: {}", evidence["message"]))?;
+        }
+        sentinel_agrees(finding, &path, vkey)?;
+    }
+    Ok(())
+}
+
+/// Whether `sentinel evidence` judges the file as the finding says, and as
+/// showing nothing about another log.
+fn sentinel_agrees(finding: &Value, path: &Path, vkey: &str) -> Result<(), String> {
+    let path = path.to_str().expect("UTF-8");
+    let run = |vkey: &str| Sentinel::fresh().run(&["evidence", "--json", "--vkey", vkey, path]);
+    let (claim, pass) = (finding["claim"].as_str().unwrap_or_default(), run(vkey));
+    if finding["class"] == "proven" {
+        let found = &pass.findings()[..];
+        let same =
+            matches!(found, [found] if found["claim"] == claim && found["class"] == "proven");
+        if pass.exit != Some(1) || !same {
+            return Err(format!(
+                "sentinel evidence does not see {claim} proven: {pass}"
+            ));
+        }
+        let origin = vkey.split('+').next().unwrap_or_default();
+        let stranger = run(&signer(origin, 99).verifier().to_string());
+        let reason = stranger.report["reason"].as_str().unwrap_or_default();
+        if stranger.exit != Some(3) || !reason.starts_with("the file does not show ") {
+            return Err(format!(
+                "sentinel evidence sees {claim} of a stranger: {stranger}"
+            ));
+        }
+    } else {
+        let reason = pass.report["reason"].as_str().unwrap_or_default();
+        if pass.exit != Some(3) || !reason.starts_with(&format!("the file shows {claim}, but")) {
+            return Err(format!(
+                "sentinel evidence does not see {claim} served: {pass}"
+            ));
         }
     }
     Ok(())
