@@ -1183,6 +1183,8 @@ def bent(proof, other):
         yield f"hash {i} twice", proof[:i] + [one] + proof[i:]
         if i:
             yield f"hashes {i - 1} and {i} swapped", proof[: i - 1] + [one, proof[i - 1]] + proof[i + 1 :]
+    if proof:
+        yield "no hashes", []
     yield "a hash more before", [other] + proof
     yield "a hash more behind", proof + [other]
 
@@ -1247,6 +1249,8 @@ def proofs():
             good | {"name": f"{name}: twice the size", "to": 2 * size + 2},
             good | {"name": f"{name}: to 0", "to": 0},
         ]
+    two = consistency(2, 2)
+    consistency_bad.append(two | {"name": "2 to 1, one root", "to": 1})
     empty = consistency(0, 7)
     consistency_bad += [
         empty | {"name": "from 0: a hash", "proof": [other.hex()]},
@@ -1886,7 +1890,19 @@ def log():
 
     stranger = json.dumps(json.loads(lines[1]) | {"output": 301}, separators=(",", ":"))
     unsigned = seal(receipt_text(origin, 1, leaf_hash(stranger.encode())), PATHED)
+    twice = [*leaves, leaves[1]]
+    elsewhere = tlog_proof(
+        size, audit_path(size, twice), seal(checkpoint_text(origin, size + 1, tree_head(twice)), LOG)
+    )
+    other_version = ids[1][:14] + "4" + ids[1][15:]
+    of_it = usage(start, receipt=receipt_commitment(other_version).hex(), **gpt, input=1, output=1, outcome="complete")
+    unversioned = {
+        "id": other_version, "index": 1, "leaf_hash": leaf_hash(of_it).hex(), "entry": of_it.decode(),
+        "receipt": seal(receipt_text(origin, 1, leaf_hash(of_it)), LOG),
+    }
     bad_receipt_files = {
+        "an id of version 4 to which the entry commits": unversioned,
+        "a proof of the same entry elsewhere": receipt_file(1) | {"proof": elsewhere},
         "another call's id": receipt_file(1) | {"id": ids[2]},
         "an id in upper case": receipt_file(1) | {"id": ids[1].upper()},
         "an id of version 4": receipt_file(1) | {"id": ids[1][:14] + "4" + ids[1][15:]},
