@@ -1518,6 +1518,7 @@ def policies():
         "empty": "",
         "no quorum": abc,
         "no newline at the end": "quorum none",
+        "no newline after a comment": "quorum none\n# why",
         "two quorums": "quorum none\nquorum none\n",
         "an unknown word": "log-list x\nquorum none\n",
         "a word in capitals": "Quorum none\n",
