@@ -52,7 +52,7 @@ fn sentinel_agrees(finding: &Value, path: &Path, vkey: &str) -> Result<(), Strin
     let run = |vkey: &str| Sentinel::fresh().run(&["evidence", "--json", "--vkey", vkey, path]);
     let (claim, pass) = (finding["claim"].as_str().unwrap_or_default(), run(vkey));
     if finding["class"] == "proven" {
-        let found = &pass.findings()[..];
+        let found = pass.findings();
         let same =
             matches!(found, [found] if found["claim"] == claim && found["class"] == "proven");
         if pass.exit != Some(1) || !same {
