@@ -144,7 +144,7 @@ pub enum Command {
     /// misbehaviour is proven; 2 not an evidence file; 3 no verdict: the file shows nothing, or only
     /// what the log is said to have served, which whoever kept the file vouches for.
     Evidence {
-        /// The evidence file, as this program writes it below <state>/evidence/
+        /// The evidence file, as this program writes it into its state directory
         file: PathBuf,
     },
 }
