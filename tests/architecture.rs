@@ -119,16 +119,37 @@ fn the_sentinel_never_uses_what_it_checks() {
         "sentinel/src",
         &[
             "protocol::mmr",
+            "protocol::plan",
             "protocol::proof",
             "gateway::",
             "mmr::",
             "Mmr",
             "Hash::leaf",
             "Hash::node",
+            "verify_inclusion",
+            "verify_consistency",
         ],
     );
     let manifest = fs::read_to_string(root().join("sentinel/Cargo.toml")).expect("in the tree");
     assert!(!manifest.contains("gateway"));
+}
+
+#[test]
+fn the_second_verifier_stands_alone() {
+    let path = root().join("gateway/web/verify.js");
+    let script = fs::read_to_string(path).expect("in the tree");
+    assert!(script.len() < 30_000, "it must be readable in one sitting");
+    let code = script.lines().filter(|l| !l.trim_start().starts_with("//"));
+    for line in code {
+        for word in [
+            "import ", "import(", "require(", "fetch(", "process.", "Date",
+        ] {
+            assert!(
+                !line.contains(word),
+                "verify.js must not say {word:?}: {line}"
+            );
+        }
+    }
 }
 
 #[test]

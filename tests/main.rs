@@ -11,6 +11,7 @@ mod flow;
 mod forge;
 mod gateway;
 mod hardening;
+mod node;
 mod openapi;
 mod provider;
 mod python;

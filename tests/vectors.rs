@@ -13,16 +13,23 @@ use std::sync::{Arc, LazyLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use protocol::checkpoint::Checkpoint;
+use protocol::cosignature::{Cosigner, CosignerKey};
 use protocol::entry::{Body, Entry, Log};
 use protocol::hash::{self, Hash};
 use protocol::index::{Index, Time, TreeSize};
 use protocol::key::{Origin, Signer, VerifierKey};
 use protocol::mmr::Mmr;
 use protocol::name::{Address, Name};
-use protocol::note;
+use protocol::note::{self, Note};
+use protocol::plan::Plan;
+use protocol::policy::Policy;
+use protocol::proof::{verify_consistency, verify_inclusion};
 use protocol::receipt::Receipt;
 use protocol::record::{Counts, Link, Outcome, Source, Usage};
 use protocol::tile::{self, Tile, TileKind};
+use protocol::tlog_proof::TlogProof;
+use protocol::vkey::KeyName;
+use protocol::witness::{self, AddCheckpoint};
 use serde_json::Value;
 
 use crate::binaries::Folder;
@@ -118,6 +125,77 @@ const FILES: &[(&str, &[(&str, Consumer)])] = &[
             }),
             ("answers", answer),
             ("receipts", receipt_file),
+            ("receipts_proven", |c| receipt_file(c) && proven_receipt(c)),
+            ("receipts_bad", |c| !(receipt_file(c) && proven_receipt(c))),
+        ],
+    ),
+    (
+        "proofs.json",
+        &[
+            ("inclusion_good", |c| inclusion(c) && planned_inclusion(c)),
+            ("inclusion_bad", |c| !inclusion(c)),
+            ("consistency_good", |c| {
+                consistency(c) && planned_consistency(c)
+            }),
+            ("consistency_bad", |c| !consistency(c)),
+        ],
+    ),
+    (
+        "tlog_proofs.json",
+        &[
+            ("good", good_tlog_proof),
+            ("forms_bad", |c| TlogProof::parse(&c.bytes("text")).is_err()),
+            ("unproven", |c| {
+                let proof = TlogProof::parse(&c.bytes("text")).expect("of the form");
+                proof.verify(c.hash("leaf"), &c.key()).is_err()
+            }),
+        ],
+    ),
+    (
+        "cosignatures.json",
+        &[
+            ("keys_good", good_cosigner),
+            ("keys_other", |c| {
+                CosignerKey::parse(c.text("vkey"))
+                    .is_ok_and(|key| !key.is_understood() && key.to_string() == c.text("vkey"))
+            }),
+            ("keys_bad", |c| CosignerKey::parse(c.text("vkey")).is_err()),
+            ("cosigned", cosigned),
+            ("verdicts", |c| cosigned_at(c) == Some(c.time("time"))),
+            ("spoilt", |c| cosigned_at(c).is_none()),
+        ],
+    ),
+    (
+        "policies.json",
+        &[
+            ("good", good_policy),
+            ("bad", |c| Policy::parse(&c.bytes("policy")).is_err()),
+            ("judged", judged),
+            ("logs", |c| {
+                let policy = Policy::parse(&c.bytes("policy")).expect("a policy");
+                Some(policy.accepts(&c.key())) == c.field("accepted").as_bool()
+            }),
+        ],
+    ),
+    (
+        "witness.json",
+        &[
+            ("requests_good", good_request),
+            ("requests_bad", |c| {
+                AddCheckpoint::parse(&c.bytes("body")).is_err()
+            }),
+            ("conflicts_good", |c| {
+                let held = size(c.number("size"));
+                witness::conflict(held) == c.text("body")
+                    && witness::parse_conflict(&c.bytes("body")) == Some(held)
+            }),
+            ("conflicts_bad", |c| {
+                witness::parse_conflict(&c.bytes("body")).is_none()
+            }),
+            ("answers_good", |c| {
+                answered(c) == c.time("time").map(|time| (time, c.text("line").to_owned()))
+            }),
+            ("answers_bad", |c| answered(c).is_none()),
         ],
     ),
     (
@@ -318,6 +396,23 @@ impl Case<'_> {
 
     fn hash(&self, name: &str) -> Hash {
         Hash::from_hex(self.text(name)).unwrap_or_else(|| panic!("{}: {name} is no hash", self.at))
+    }
+
+    fn hashes(&self, name: &str) -> Vec<Hash> {
+        let list = self.field(name).as_array().expect("a list");
+        let hash = |h: &Value| h.as_str().and_then(Hash::from_hex);
+        let hashes = list.iter().map(hash).collect::<Option<_>>();
+        hashes.unwrap_or_else(|| panic!("{}: {name} is no list of hashes", self.at))
+    }
+
+    /// A time, or null.
+    fn time(&self, name: &str) -> Option<Time> {
+        let secs = self.field(name).as_u64()?;
+        Some(Time::from_secs(secs).expect("below 2^53"))
+    }
+
+    fn cosigner(&self) -> CosignerKey {
+        CosignerKey::parse(self.text("vkey")).unwrap_or_else(|e| panic!("{}: {e}", self.at))
     }
 
     fn key(&self) -> VerifierKey {
@@ -598,8 +693,10 @@ fn receipt_file(case: &Case) -> bool {
         value: case.field("file"),
         at: case.at.clone(),
     };
-    let id = unhex(&file.text("id").replace('-', "")).expect("hex and hyphens");
-    let commitment = hash::receipt_commitment(&id.try_into().expect("16 bytes"));
+    let Some(uuid) = uuid_v7(file.text("id")) else {
+        return false;
+    };
+    let commitment = hash::receipt_commitment(&uuid);
     let entry = file.bytes("entry");
     let Ok(receipt) = Receipt::open(file.text("receipt").as_bytes(), &case.key()) else {
         return false;
@@ -615,6 +712,146 @@ fn receipt_file(case: &Case) -> bool {
         && receipt.index().get() == file.number("index")
         && receipt.leaf_hash() == Hash::leaf(&entry)
         && receipt.leaf_hash() == file.hash("leaf_hash")
+}
+
+/// The 16 bytes of a UUID of version 7 in its one spelling.
+fn uuid_v7(text: &str) -> Option<[u8; 16]> {
+    let uuid = uuid::Uuid::try_parse(text).ok()?;
+    let canonical = uuid.hyphenated().to_string() == text;
+    (canonical && uuid.get_version_num() == 7).then(|| uuid.into_bytes())
+}
+
+/// What the offline proof in a receipt file shows; without one there is nothing to show.
+fn proven_receipt(case: &Case) -> bool {
+    let file = case.field("file");
+    let Some(proof) = file.get("proof") else {
+        return true;
+    };
+    let leaf = Hash::leaf(&bytes_of(file, "entry").expect("an entry"));
+    let proof = TlogProof::parse(proof.as_str().expect("a text").as_bytes()).expect("of the form");
+    Some(proof.index.get()) == file["index"].as_u64() && proof.verify(leaf, &case.key()).is_ok()
+}
+
+fn inclusion(case: &Case) -> bool {
+    let index = Index::new(case.number("index")).expect("below 2^53");
+    let tree = (size(case.number("size")), case.hash("root"));
+    verify_inclusion(case.hash("leaf"), index, tree, &case.hashes("proof")).is_ok()
+}
+
+fn consistency(case: &Case) -> bool {
+    let from = (size(case.number("from")), case.hash("from_root"));
+    let to = (size(case.number("to")), case.hash("to_root"));
+    verify_consistency(from, to, &case.hashes("proof")).is_ok()
+}
+
+/// Trees of the formula up to this size are at hand, so that their proofs can be made.
+const AT_HAND: u64 = 1_000;
+
+fn planned_inclusion(case: &Case) -> bool {
+    let (index, tree) = (case.number("index"), size(case.number("size")));
+    let plan = Plan::inclusion(Index::new(index).expect("below 2^53"), tree).expect("within");
+    tree.get() > AT_HAND || formula_proof(&plan) == case.hashes("proof")
+}
+
+fn planned_consistency(case: &Case) -> bool {
+    let (from, to) = (size(case.number("from")), size(case.number("to")));
+    let plan = Plan::consistency(from, to).expect("ascending");
+    to.get() > AT_HAND || formula_proof(&plan) == case.hashes("proof")
+}
+
+fn formula_proof(plan: &Plan) -> Vec<Hash> {
+    let proof = plan.build(|tile| {
+        let TileKind::Hashes(level) = tile.kind() else {
+            panic!("a plan asks for hashes only")
+        };
+        let first = tile.n() * tile::WIDTH;
+        let hashes = (first..first + u64::from(tile.width()))
+            .flat_map(|i| *FORMULA.nodes[&(8 * u32::from(level), i)].as_bytes());
+        hashes.collect::<Vec<u8>>()
+    });
+    proof.expect("tiles of the right width")
+}
+
+fn good_tlog_proof(case: &Case) -> bool {
+    let proof = TlogProof::parse(&case.bytes("text")).expect("of the form");
+    let extra = case.field("extra").as_str();
+    let extra = extra.map(|extra| STANDARD.decode(extra).expect("base64"));
+    let checkpoint = proof.verify(case.hash("leaf"), &case.key());
+    proof.to_string() == case.text("text")
+        && proof.index.get() == case.number("index")
+        && proof.extra == extra
+        && proof.path == case.hashes("proof")
+        && checkpoint.is_ok_and(|checkpoint| {
+            checkpoint.size().get() == case.number("size") && checkpoint.root() == case.hash("root")
+        })
+}
+
+fn made_cosigner(case: &Case) -> Cosigner {
+    let name = KeyName::new(case.text("name")).expect("a name");
+    Cosigner::new(name, case.hash("seed").as_bytes())
+}
+
+fn good_cosigner(case: &Case) -> bool {
+    let cosigner = made_cosigner(case);
+    cosigner.verifier().to_string() == case.text("vkey")
+        && CosignerKey::parse(case.text("vkey")).as_ref() == Ok(cosigner.verifier())
+}
+
+fn cosigned(case: &Case) -> bool {
+    let time = case.time("time").expect("a time");
+    made_cosigner(case).cosign(case.text("text"), time) == case.text("line")
+}
+
+/// When a note was cosigned; `None` if it is spoilt.
+fn cosigned_at(case: &Case) -> Option<Option<Time>> {
+    let note = case.bytes("note");
+    let note = Note::parse(&note).expect("a note");
+    case.cosigner().cosigned(&note).ok()
+}
+
+fn good_policy(case: &Case) -> bool {
+    let Ok(policy) = Policy::parse(&case.bytes("policy")) else {
+        return false;
+    };
+    let met = |set: &Value| {
+        let cosigned = set["cosigned"].as_array().expect("a list");
+        policy.is_met(|place| cosigned.contains(&place.into()))
+    };
+    let sets = case.field("sets").as_array().expect("a list");
+    policy.witnesses().len() as u64 == case.number("witnesses")
+        && sets
+            .iter()
+            .all(|set| Some(met(set)) == set["met"].as_bool())
+}
+
+fn judged(case: &Case) -> bool {
+    let policy = Policy::parse(&case.bytes("policy")).expect("a policy");
+    let note = case.bytes("note");
+    let Some(expected) = case.field("by").as_array() else {
+        let note = Note::parse(&note).expect("a note");
+        return policy.judge(&note).is_err();
+    };
+    let found = policy.judge(&Note::parse(&note).expect("a note"));
+    found.is_ok_and(|found| {
+        let by = found.by.iter();
+        let by = by.map(|(place, time)| Value::from(vec![*place as u64, time.secs()]));
+        by.eq(expected.iter().cloned()) && Some(found.quorum) == case.field("quorum").as_bool()
+    })
+}
+
+fn good_request(case: &Case) -> bool {
+    let request = AddCheckpoint {
+        old: size(case.number("old")),
+        proof: case.hashes("proof"),
+        checkpoint: case.text("checkpoint").to_owned(),
+    };
+    request.body() == case.text("body")
+        && AddCheckpoint::parse(&case.bytes("body")).as_ref() == Ok(&request)
+}
+
+fn answered(case: &Case) -> Option<(Time, String)> {
+    let answer = case.bytes("answer");
+    witness::cosignature(&answer, case.text("text"), &case.cosigner()).ok()
 }
 
 fn good_bundle(case: &Case) -> bool {

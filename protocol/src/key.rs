@@ -2,21 +2,15 @@
 //!
 //! Out of scope: where keys are kept and whom to trust.
 
-use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::Signer as _;
 
-use crate::hash::Hash;
+use crate::vkey::{ED25519, KeyError, KeyName, PublicKey, Vkey};
 
 /// The longest origin, in bytes.
 pub const MAX_ORIGIN: usize = 100;
-
-/// The signature type of plain Ed25519 in a verifier key (C2SP signed-note, "Signature types").
-const ED25519: u8 = 0x01;
 
 /// The log's identity (C2SP tlog-checkpoint): a lower-case host name with a
 /// dot, then an optional path; it is the name under which the log signs.
@@ -88,48 +82,16 @@ impl fmt::Debug for Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifierKey {
     origin: Origin,
-    key: ed25519_dalek::VerifyingKey,
-}
-
-/// Why a verifier key is refused.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// The text is not `name+hash+key`.
-    #[error("expected a verifier key of the form <origin>+<8 hex digits>+<base64>, found {0:?}")]
-    Form(String),
-    /// The name is no origin.
-    #[error(transparent)]
-    Origin(#[from] OriginError),
-    /// The key is of another type than Ed25519.
-    #[error("expected an Ed25519 key (type 0x01), found type {0:#04x}")]
-    Type(u8),
-    /// The hash does not belong to name and key.
-    #[error("key hash is {found}, expected {expected}")]
-    Hash {
-        /// What follows from name and key.
-        expected: String,
-        /// What the text says.
-        found: String,
-    },
-    /// Not a canonical encoding of a torsion-free point of large order.
-    #[error("the Ed25519 key is not a canonical encoding of a point of the prime-order group")]
-    Point,
+    key: PublicKey,
 }
 
 impl VerifierKey {
-    /// Admits a key: its encoding is canonical, it is not of small order and
-    /// it is torsion-free. For such keys all strict verifiers agree.
+    /// Admits a key (see [`PublicKey::admit`]).
     ///
     /// # Errors
     /// [`KeyError::Point`].
     pub fn new(origin: Origin, key: &[u8; 32]) -> Result<Self, KeyError> {
-        let key = ed25519_dalek::VerifyingKey::from_bytes(key)
-            .ok()
-            .filter(|k| {
-                let point = k.to_edwards();
-                point.compress().to_bytes() == *key && !k.is_weak() && point.is_torsion_free()
-            })
-            .ok_or(KeyError::Point)?;
+        let key = PublicKey::admit(key)?;
         Ok(Self { origin, key })
     }
 
@@ -138,24 +100,16 @@ impl VerifierKey {
     /// # Errors
     /// The form, the origin, the type, the hash or the key itself is wrong.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let form = || KeyError::Form(text.into());
-        let (name, rest) = text.split_once('+').ok_or_else(form)?;
-        let (hash, material) = rest.split_once('+').ok_or_else(form)?;
-        let material = STANDARD.decode(material).map_err(|_| form())?;
-        let (kind, key) = material.split_first().ok_or_else(form)?;
-        if *kind != ED25519 {
-            return Err(KeyError::Type(*kind));
-        }
-        let key: &[u8; 32] = key.try_into().map_err(|_| form())?;
-        let admitted = Self::new(Origin::parse(name)?, key)?;
-        let expected = hex8(admitted.key_hash());
-        if hash != expected {
-            return Err(KeyError::Hash {
-                expected,
-                found: hash.into(),
+        let vkey = Vkey::parse(text)?;
+        if vkey.kind() != ED25519 {
+            return Err(KeyError::Type {
+                expected: "0x01 (Ed25519)",
+                found: vkey.kind(),
             });
         }
-        Ok(admitted)
+        let key = vkey.key().try_into();
+        let key = key.map_err(|_| KeyError::Form(text.into()))?;
+        Self::new(Origin::parse(vkey.name().as_str())?, key)
     }
 
     /// The name under which the key signs.
@@ -171,33 +125,25 @@ impl VerifierKey {
     /// The 4 bytes before each signature: SHA-256(name || 0x0A || 0x01 || key)[..4]
     /// (C2SP signed-note, "Key ID").
     pub fn key_hash(&self) -> [u8; 4] {
-        let mut input = self.origin.as_str().as_bytes().to_vec();
-        input.extend_from_slice(&[b'\n', ED25519]);
-        input.extend_from_slice(self.as_bytes());
-        let digest = *Hash::of(&input).as_bytes();
-        [digest[0], digest[1], digest[2], digest[3]]
+        crate::vkey::key_hash(self.origin.as_str(), ED25519, self.as_bytes())
     }
 
-    /// Strict verification (RFC 8032 with canonical S, canonical R not of
-    /// small order): for an admitted key, valid here is valid everywhere.
+    /// Strict verification (see [`PublicKey::verifies`]).
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        let signature = ed25519_dalek::Signature::from_bytes(signature);
-        self.key.verify_strict(message, &signature).is_ok()
+        self.key.verifies(message, signature)
+    }
+
+    /// The key as a policy names it.
+    pub fn vkey(&self) -> Vkey {
+        let name = KeyName::new(self.origin.as_str()).expect("an origin is a key's name");
+        Vkey::new(name, ED25519, self.as_bytes().to_vec())
     }
 }
 
 /// The vkey.
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut material = [ED25519; 33];
-        material[1..].copy_from_slice(self.as_bytes());
-        write!(
-            f,
-            "{}+{}+{}",
-            self.origin,
-            hex8(self.key_hash()),
-            STANDARD.encode(material)
-        )
+        self.vkey().fmt(f)
     }
 }
 
@@ -214,7 +160,7 @@ impl Signer {
         let secret = ed25519_dalek::SigningKey::from_bytes(seed);
         let verifier = VerifierKey {
             origin,
-            key: secret.verifying_key(),
+            key: PublicKey::of(&secret),
         };
         Self { secret, verifier }
     }
@@ -234,10 +180,6 @@ impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Signer({})", self.verifier)
     }
-}
-
-fn hex8(hash: [u8; 4]) -> String {
-    format!("{:08x}", u32::from_be_bytes(hash))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod checkpoint;
+pub mod cosignature;
 pub mod entry;
 pub mod hash;
 pub mod index;
@@ -15,6 +16,14 @@ pub mod key;
 pub mod mmr;
 pub mod name;
 pub mod note;
+pub mod plan;
+pub mod policy;
+pub mod proof;
 pub mod receipt;
 pub mod record;
+#[cfg(test)]
+mod reference;
 pub mod tile;
+pub mod tlog_proof;
+pub mod vkey;
+pub mod witness;

@@ -137,6 +137,16 @@ pub enum Command {
         #[arg(value_name = "LOG_URL", env = "TALLY_SENTINEL_LOG", value_parser = log_url)]
         log: Option<Url>,
     },
+    /// Checks an evidence file, offline: whether it shows the misbehaviour that it says
+    ///
+    /// Needs nothing but the log's key: --vkey, got from the operator by another way; without it the
+    /// key that the file itself names is taken, which anybody can have made. Exit codes: 1
+    /// misbehaviour is proven; 2 not an evidence file; 3 no verdict: the file shows nothing, or only
+    /// what the log is said to have served, which whoever kept the file vouches for.
+    Evidence {
+        /// The evidence file, as this program writes it into its state directory
+        file: PathBuf,
+    },
 }
 
 fn log_url(text: &str) -> Result<Url, String> {
@@ -196,6 +206,7 @@ mod tests {
                 "x",
             ],
             &["sentinel", "--json", "receipt", "file.json"],
+            &["sentinel", "evidence", "file.json", "--json"],
         ] {
             assert!(Cli::try_parse_from(good).is_ok(), "{good:?}");
         }
@@ -205,6 +216,8 @@ mod tests {
             &["sentinel", "http://a.b", "--vkey", "x"],
             &["sentinel", "http://a.b", "--interval", "soon"],
             &["sentinel", "receipt"],
+            &["sentinel", "evidence"],
+            &["sentinel", "evidence", "file.json", "http://a.b"],
         ] {
             assert!(Cli::try_parse_from(bad).is_err(), "{bad:?}");
         }

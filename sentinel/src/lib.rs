@@ -15,6 +15,7 @@
 pub mod answer;
 pub mod audit;
 pub mod cli;
+pub mod evidence;
 pub mod fetch;
 pub mod follow;
 pub mod judge;

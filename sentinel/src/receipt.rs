@@ -100,7 +100,8 @@ impl Unverified {
         Ok(Self { file, whole })
     }
 
-    fn from_body(body: &[u8]) -> Option<Self> {
+    /// Reads the body of an answer, or what was kept of one; `None` of another form.
+    pub fn from_body(body: &[u8]) -> Option<Self> {
         let file = serde_json::from_slice(body).ok()?;
         Some(Self {
             file,

@@ -1,4 +1,4 @@
-//! Running a command: one pass, passes without end, or a receipt's check.
+//! Running a command: one pass, passes without end, or a file's check.
 
 use std::future::Future;
 use std::io::IsTerminal as _;
@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use protocol::key::VerifierKey;
 use reqwest::Url;
 
-use crate::audit::Signed;
+use crate::audit::{Class, Signed};
 use crate::cli::{Cli, Command, Common};
+use crate::evidence;
 use crate::fetch::Client;
 use crate::follow::Findings;
 use crate::pass::{Session, SessionError, Settings, served_key, unix_time};
 use crate::receipt::Unverified;
-use crate::report::{Evidence, Report, Story, Verdict};
+use crate::report::{Evidence, Report, Reported, Story, Verdict};
 use crate::trust::{self, Store};
 
 /// How long a receipt's entry may take to come under a checkpoint.
@@ -30,6 +31,9 @@ pub enum UseError {
     /// The receipt file.
     #[error(transparent)]
     File(#[from] crate::receipt::FileError),
+    /// The evidence file.
+    #[error(transparent)]
+    Evidence(#[from] evidence::FileError),
     /// No state directory is given, and the user has none.
     #[error("there is no folder for the state: set HOME or XDG_STATE_HOME, or give --state")]
     NoHome,
@@ -50,8 +54,13 @@ pub enum UseError {
 /// Wrong use (exit code 2).
 pub async fn run(cli: Cli, stop: impl Future<Output = ()>) -> Result<u8, UseError> {
     let mut stop = pin!(stop);
-    if let Some(Command::Receipt { file, log }) = cli.command {
-        let checked = receipt(&cli.common, &file, log.as_ref());
+    if let Some(command) = cli.command {
+        let checked = async {
+            match command {
+                Command::Receipt { file, log } => receipt(&cli.common, &file, log.as_ref()).await,
+                Command::Evidence { file } => evidence(&cli.common, &file),
+            }
+        };
         return tokio::select! {
             report = checked => {
                 let report = report?;
@@ -190,6 +199,58 @@ async fn receipt(common: &Common, file: &Path, log: Option<&Url>) -> Result<Repo
         findings: evidence.keep(&findings),
         reason,
         receipt_index: index,
+    })
+}
+
+fn evidence(common: &Common, path: &Path) -> Result<Report, UseError> {
+    let started = Instant::now();
+    let file = evidence::File::read(path)?;
+    let (key, own) = match &common.vkey {
+        Some(given) => (given.clone(), None),
+        None => {
+            let key = file.own_key(path)?;
+            let own = format!(
+                "the key is the one that the file names, {key}, and anybody can write such a file: \
+                 compare it with the log's key, or give --vkey"
+            );
+            (key, Some(own))
+        }
+    };
+    let judged = file.judge(&key);
+    let (verdict, findings, reason) = match judged {
+        Ok(finding) if finding.class == Class::Proven => {
+            let shown = Reported {
+                finding,
+                more: 0,
+                evidence: Some(path.to_owned()),
+            };
+            (Verdict::Misbehaviour, vec![shown], own)
+        }
+        Ok(finding) => {
+            let reason = format!(
+                "the file shows {}, but nothing proves that the log served it: who kept the file \
+                 vouches for that ({})",
+                finding.claim, finding.message
+            );
+            (Verdict::NoVerdict, vec![], Some(reason))
+        }
+        Err(why) => {
+            let reason = format!("the file does not show {}: {why}", file.title());
+            (Verdict::NoVerdict, vec![], Some(reason))
+        }
+    };
+    Ok(Report {
+        verdict,
+        log: file.log().into(),
+        origin: Some(key.origin().to_string()),
+        vkey: Some(key.to_string()),
+        size: 0,
+        root: None,
+        new_entries: 0,
+        took: started.elapsed(),
+        findings,
+        reason,
+        receipt_index: None,
     })
 }
 

@@ -1,15 +1,22 @@
 //! Checks evidence files from the log's vkey alone, without any of the code
-//! under test: notes, Merkle proofs and entries are taken apart by hand.
+//! under test: notes, Merkle proofs and entries are taken apart by hand. Then
+//! `sentinel evidence` must come to the same.
 
 use std::fs;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, VerifyingKey};
+use protocol::checkpoint::Checkpoint;
+use protocol::hash::Hash;
+use protocol::index::TreeSize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::sentinel::Pass;
+use crate::binaries::Folder;
+use crate::forge::log::signer;
+use crate::sentinel::{Pass, Sentinel};
 
 /// Whether every finding has an evidence file that says what the finding says
 /// and, where it is called proven, proves it.
@@ -32,6 +39,40 @@ pub(super) fn holds(pass: &Pass, vkey: &str) -> Result<(), String> {
             let claim = finding["claim"].as_str().unwrap_or_default();
             proves(claim, &evidence, vkey)
                 .map_err(|e| format!("{claim} is not proven: {e}: {}", evidence["message"]))?;
+        }
+        sentinel_agrees(finding, &path, vkey)?;
+    }
+    Ok(())
+}
+
+/// Whether `sentinel evidence` judges the file as the finding says, and as
+/// proving nothing about a log of another key.
+fn sentinel_agrees(finding: &Value, path: &Path, vkey: &str) -> Result<(), String> {
+    let path = path.to_str().expect("UTF-8");
+    let run = |vkey: &str| Sentinel::fresh().run(&["evidence", "--json", "--vkey", vkey, path]);
+    let (claim, pass) = (finding["claim"].as_str().unwrap_or_default(), run(vkey));
+    if finding["class"] == "proven" {
+        let found = pass.findings();
+        let same =
+            matches!(found, [found] if found["claim"] == claim && found["class"] == "proven");
+        if pass.exit != Some(1) || !same {
+            return Err(format!(
+                "sentinel evidence does not see {claim} proven: {pass}"
+            ));
+        }
+        let origin = vkey.split('+').next().unwrap_or_default();
+        let stranger = run(&signer(origin, 99).verifier().to_string());
+        if stranger.exit != Some(3) || !stranger.findings().is_empty() {
+            return Err(format!(
+                "sentinel evidence sees {claim} of a stranger: {stranger}"
+            ));
+        }
+    } else {
+        let reason = pass.report["reason"].as_str().unwrap_or_default();
+        if pass.exit != Some(3) || !reason.starts_with(&format!("the file shows {claim}, but")) {
+            return Err(format!(
+                "sentinel evidence does not see {claim} served: {pass}"
+            ));
         }
     }
     Ok(())
@@ -112,6 +153,63 @@ fn proves(claim: &str, evidence: &Value, vkey: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err("the evidence does not show it".into())
+    }
+}
+
+#[test]
+fn a_file_is_judged_under_its_own_key_only_with_a_warning() {
+    let ours = signer("log.example.org", 1);
+    let root = |byte| Hash::from_bytes([byte; 32]);
+    let note = |byte| {
+        let size = TreeSize::new(5).expect("small");
+        Checkpoint::new(ours.verifier().origin().clone(), size, root(byte)).seal(&ours)
+    };
+    let vkey = ours.verifier().to_string();
+    let file = |vkey: Value, second: String| {
+        json!({
+            "tallystick_evidence": 1, "claim": "fork", "class": "proven", "time": 7,
+            "log": "http://a.b/", "vkey": vkey, "message": "two roots",
+            "material": { "checkpoints": [note(1), second] },
+        })
+    };
+    let own = "the key is the one that the file names";
+    for (name, content, arguments, exit, reason) in [
+        (
+            "its own key",
+            file(vkey.clone().into(), note(2)),
+            &[][..],
+            1,
+            own,
+        ),
+        (
+            "a given key",
+            file(Value::Null, note(2)),
+            &["--vkey", &vkey],
+            1,
+            "",
+        ),
+        (
+            "one root",
+            file(vkey.clone().into(), note(1)),
+            &[],
+            3,
+            "the file does not show fork",
+        ),
+        ("no key", file(Value::Null, note(2)), &[], 2, ""),
+        ("no vkey", file("x".into(), note(2)), &[], 2, ""),
+        ("another object", json!({ "claim": "fork" }), &[], 2, ""),
+    ] {
+        let folder = Folder::new();
+        let path = folder.path().join("fork.json");
+        fs::write(&path, content.to_string()).expect("the target folder is writable");
+        let path = path.to_str().expect("UTF-8");
+        let pass = Sentinel::fresh()
+            .with(arguments)
+            .run(&["evidence", "--json", path]);
+        assert_eq!(pass.exit, Some(exit), "{name}: {pass}");
+        let found = pass.report["reason"].as_str().unwrap_or_default();
+        assert_eq!(found.is_empty(), reason.is_empty(), "{name}: {pass}");
+        assert!(found.starts_with(reason), "{name}: {pass}");
     }
 }
 

@@ -2,7 +2,8 @@
 """Makes the test vectors beside this file.
 
 Everything here follows PROTOCOL.md and what it refers to (RFC 6962, RFC 8032,
-C2SP signed-note, tlog-checkpoint, tlog-tiles), never the Rust code: two
+RFC 9162, C2SP signed-note, tlog-checkpoint, tlog-tiles, tlog-proof,
+tlog-cosignature, tlog-policy, tlog-witness), never the Rust code: two
 implementations that agree only because one was copied from the other prove
 nothing. Deterministic: the same files each time.
 
@@ -14,6 +15,7 @@ Section numbers in comments are PROTOCOL.md's.
 """
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -260,8 +262,55 @@ def tree_head(leaves):
         return sha256(b"")
     if len(leaves) == 1:
         return leaves[0]
+    if isinstance(leaves, Wide) and len(leaves).bit_count() == 1:
+        return wide_perfect(len(leaves).bit_length() - 1, leaves.start % 67)
     split = 1 << (len(leaves) - 1).bit_length() - 1
     return node(tree_head(leaves[:split]), tree_head(leaves[split:]))
+
+
+def audit_path(index, leaves):
+    """RFC 9162 section 2.1.3.1."""
+    if len(leaves) == 1:
+        return []
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    if index < split:
+        return audit_path(index, leaves[:split]) + [tree_head(leaves[split:])]
+    return audit_path(index - split, leaves[split:]) + [tree_head(leaves[:split])]
+
+
+def consistency_proof(size, leaves, whole=True):
+    """RFC 9162 section 2.1.4.1: from `size` to all of the leaves."""
+    if size == len(leaves):
+        return [] if whole else [tree_head(leaves)]
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    if size <= split:
+        return consistency_proof(size, leaves[:split], whole) + [tree_head(leaves[split:])]
+    return consistency_proof(size - split, leaves[split:], False) + [tree_head(leaves[:split])]
+
+
+class Wide:
+    """Leaves `start` to `end` of a tree too wide to be written down, in which leaf i is
+    the leaf hash of i mod 67 as 4 bytes big-endian: its perfect subtrees repeat."""
+
+    def __init__(self, start, end):
+        self.start, self.end = start, end
+
+    def __len__(self):
+        return self.end - self.start
+
+    def __getitem__(self, part):
+        if isinstance(part, slice):
+            start, end, _ = part.indices(len(self))
+            return Wide(self.start + start, self.start + end)
+        return wide_perfect(0, (self.start + part) % 67)
+
+
+@functools.cache
+def wide_perfect(height, first):
+    if height == 0:
+        return leaf_hash(first.to_bytes(4, "big"))
+    half = 1 << height - 1
+    return node(wide_perfect(height - 1, first), wide_perfect(height - 1, (first + half) % 67))
 
 
 def tile_path(kind, n, width):
@@ -308,6 +357,41 @@ def checkpoint_text(origin, size, root):
 
 def receipt_text(origin, index, leaf):
     return f"tallystick/receipt/v1\n{origin}\n{index}\n{b64(leaf)}\n"
+
+
+# --- 6.1, 6.3, 7.1 Cosignatures, witnesses, offline proofs -------------------
+
+
+def cosigner_hash(name, public):
+    return sha256(name.encode() + b"\n\x04" + public)[:4]
+
+
+def cosigner_vkey(key):
+    return vkey(key.origin, key.public, kind=4, hashed=cosigner_hash(key.origin, key.public).hex())
+
+
+def cosigned_message(text, time):
+    return f"cosignature/v1\ntime {time}\n{text}".encode()
+
+
+def cosignature(text, key, time, signature=None):
+    """The line; with another signature than the right one if it is given."""
+    signature = key.sign(cosigned_message(text, time)) if signature is None else signature
+    blob_ = time.to_bytes(8, "big") + signature
+    return signature_line(key.origin, cosigner_hash(key.origin, key.public), blob_)
+
+
+def hash_lines(hashes_):
+    return "".join(f"{b64(h)}\n" for h in hashes_)
+
+
+def tlog_proof(index, path, checkpoint, extra=None):
+    line = "" if extra is None else f"extra {b64(extra)}\n"
+    return f"c2sp.org/tlog-proof@v1\n{line}index {index}\n{hash_lines(path)}\n{checkpoint}"
+
+
+def add_checkpoint(old, proof, checkpoint):
+    return f"old {old}\n{hash_lines(proof)}\n{checkpoint}"
 
 
 # --- 4 Entries ---------------------------------------------------------------
@@ -1103,6 +1187,529 @@ def trees():
     }
 
 
+def flipped(data, bit=0):
+    return bytes([data[0] ^ 1 << bit]) + data[1:]
+
+
+def bent(proof, other):
+    """(name, proof) of ways to bend the first, middle or last hash of a proof, or to have one more."""
+    for i in sorted({0, len(proof) // 2, len(proof) - 1} & set(range(len(proof)))):
+        one = proof[i]
+        yield f"hash {i} changed", proof[:i] + [flipped(one, i % 8)] + proof[i + 1 :]
+        yield f"hash {i} left out", proof[:i] + proof[i + 1 :]
+        yield f"hash {i} twice", proof[:i] + [one] + proof[i:]
+        if i:
+            yield f"hashes {i - 1} and {i} swapped", proof[: i - 1] + [one, proof[i - 1]] + proof[i + 1 :]
+    if proof:
+        yield "no hashes", []
+    yield "a hash more before", [other] + proof
+    yield "a hash more behind", proof + [other]
+
+
+@vectors
+def proofs():
+    """Inclusion and consistency proofs (section 5.1), over entries that are their index as 4 bytes
+    big-endian; above 1,000 entries index mod 67."""
+    small = [formula_leaf(i) for i in range(1000)]
+    other = drawn("other hash")
+
+    def of(size):
+        return small[:size] if size <= len(small) else Wide(0, size)
+
+    def inclusion(index, size):
+        leaves = of(size)
+        return {
+            "index": index, "size": size, "leaf": leaves[index].hex(), "root": tree_head(leaves).hex(),
+            "proof": [h.hex() for h in audit_path(index, leaves)],
+        }
+
+    def consistency(old, size):
+        leaves = of(size)
+        proof = consistency_proof(old, leaves) if old else []
+        return {
+            "from": old, "to": size, "from_root": tree_head(leaves[:old]).hex(), "to_root": tree_head(leaves).hex(),
+            "proof": [h.hex() for h in proof],
+        }
+
+    wide = [2**16 + 1, 2**32, 2**40 - 1, 2**53 - 1]
+    indices = [(i, n) for n in range(1, 9) for i in range(n)] + [(0, 257), (255, 257), (256, 257), (500, 1000)]
+    indices += [(i, n) for n in wide for i in (0, n // 3, n - 1)]
+    sizes = [(m, n) for n in range(1, 9) for m in range(n + 1)] + [(256, 257), (255, 1000), (512, 1000), (999, 1000)]
+    sizes += [(m, n) for n in wide for m in (1, n // 3, 1 << n.bit_length() - 2, n - 1)]
+
+    inclusion_bad, consistency_bad = [], []
+    for index, size in [(0, 1), (2, 7), (6, 7), (3, 8), (2**39, 2**40 - 1)]:
+        good = inclusion(index, size)
+        proof = [bytes.fromhex(h) for h in good["proof"]]
+        name = f"{index} of {size}"
+        inclusion_bad += [good | {"name": f"{name}: {n}", "proof": [h.hex() for h in p]} for n, p in bent(proof, other)]
+        inclusion_bad += [
+            good | {"name": f"{name}: another leaf", "leaf": other.hex()},
+            good | {"name": f"{name}: another root", "root": other.hex()},
+            good | {"name": f"{name}: the index beside", "index": index ^ 1},
+            good | {"name": f"{name}: index = size", "index": size},
+            good | {"name": f"{name}: index + size", "index": index + size},
+            good | {"name": f"{name}: an index far outside", "index": 2**53 - 1},
+            good | {"name": f"{name}: size 0", "size": 0},
+            good | {"name": f"{name}: twice the size", "size": 2 * size},
+        ]
+    for old, size in [(1, 2), (3, 7), (4, 7), (6, 7), (8, 8), (2**39 + 1, 2**40 - 1)]:
+        good = consistency(old, size)
+        proof = [bytes.fromhex(h) for h in good["proof"]]
+        name = f"{old} to {size}"
+        consistency_bad += [good | {"name": f"{name}: {n}", "proof": [h.hex() for h in p]} for n, p in bent(proof, other)]
+        consistency_bad += [
+            good | {"name": f"{name}: another older root", "from_root": other.hex()},
+            good | {"name": f"{name}: another newer root", "to_root": other.hex()},
+            good | {"name": f"{name}: from 0", "from": 0},
+            good | {"name": f"{name}: descending", "from": size + 1},
+            good | {"name": f"{name}: twice the size", "to": 2 * size + 2},
+            good | {"name": f"{name}: to 0", "to": 0},
+        ]
+    two = consistency(2, 2)
+    consistency_bad.append(two | {"name": "2 to 1, one root", "to": 1})
+    empty = consistency(0, 7)
+    consistency_bad += [
+        empty | {"name": "from 0: a hash", "proof": [other.hex()]},
+        empty | {"name": "from 0: another older root", "from_root": other.hex()},
+    ]
+    return {
+        "inclusion_good": [inclusion(i, n) for i, n in indices],
+        "inclusion_bad": inclusion_bad,
+        "consistency_good": [consistency(m, n) for m, n in sizes],
+        "consistency_bad": consistency_bad,
+    }
+
+
+@vectors
+def tlog_proofs():
+    """Offline proofs in C2SP's tlog-proof format (section 7.1)."""
+    leaves = [formula_leaf(i) for i in range(300)]
+
+    def made(index, size, extra=None, cosigners=()):
+        path, root = audit_path(index, leaves[:size]), tree_head(leaves[:size])
+        text = checkpoint_text(LOG.origin, size, root)
+        note = seal(text, LOG) + "".join(cosignature(text, c, 1_760_000_100) for c in cosigners)
+        return {
+            "vkey": LOG.vkey, "leaf": leaves[index].hex(), "text": tlog_proof(index, path, note, extra),
+            "index": index, "size": size, "root": root.hex(), "extra": None if extra is None else b64(extra),
+            "proof": [h.hex() for h in path],
+        }
+
+    good = [
+        {"name": name, **proof}
+        for name, proof in [
+            ("the only entry", made(0, 1)),
+            ("one of seven", made(2, 7)),
+            ("the last of seven", made(6, 7)),
+            ("one of 300", made(255, 300)),
+            ("with extra data", made(2, 7, b"any bytes \0\xff")),
+            ("with empty extra data", made(2, 7, b"")),
+            ("cosigned", made(2, 7, cosigners=[WITNESS])),
+        ]
+    ]
+    text = made(2, 7)["text"]
+    lines = text.split("\n")
+    one, checkpoint = lines[2], text.split("\n\n", 1)[1]
+    forms = {
+        "empty": "",
+        "another version": text.replace("@v1", "@v2"),
+        "a byte order mark": "\ufeff" + text,
+        "an empty line before": "\n" + text,
+        "carriage returns": text.replace("\n", "\r\n"),
+        "no index": text.replace("index 2\n", ""),
+        "index without a number": text.replace("index 2", "index "),
+        "a leading zero": text.replace("index 2", "index 02"),
+        "a sign": text.replace("index 2", "index +2"),
+        "a negative index": text.replace("index 2", "index -2"),
+        "an index of 2^53": text.replace("index 2", f"index {2**53}"),
+        "a fraction": text.replace("index 2", "index 2.0"),
+        "two spaces": text.replace("index 2", "index  2"),
+        "a space at the end": text.replace("index 2", "index 2 "),
+        "extra behind the index": text.replace("index 2\n", "index 2\nextra AAAA\n"),
+        "extra twice": text.replace("index", "extra AAAA\nextra AAAA\nindex"),
+        "extra without padding": text.replace("index", "extra AA\nindex"),
+        "extra url-safe": text.replace("index", "extra _-_-\nindex"),
+        "a hash of 31 bytes": text.replace(one, b64(bytes(31))),
+        "a hash of 33 bytes": text.replace(one, b64(bytes(33))),
+        "a hash without padding": text.replace(one, one.rstrip("=")),
+        "a pad bit set": text.replace(one, stray_bit(one)),
+        "a hash in hex": text.replace(one, base64.b64decode(one).hex()),
+        "54 hashes": text.replace(one, "\n".join([one] * 52)),
+        "no empty line": text.replace("\n\n" + LOG.origin, "\n" + LOG.origin),
+        "no checkpoint": text.split("\n\n")[0],
+    }
+    other = checkpoint_text(LOG.origin, 7, drawn("other root"))
+    proof = audit_path(2, leaves[:7])
+
+    def unproven(note, index=2, path=proof, leaf=leaves[2], key=LOG):
+        return {"vkey": key.vkey, "leaf": leaf.hex(), "text": tlog_proof(index, path, note)}
+
+    bad = {
+        "another leaf": unproven(checkpoint, leaf=leaves[3]),
+        "another index": unproven(checkpoint, index=3),
+        "an index outside": unproven(checkpoint, index=7),
+        "a hash left out": unproven(checkpoint, path=proof[:-1]),
+        "a hash more": unproven(checkpoint, path=[*proof, proof[0]]),
+        "another root, signed": unproven(seal(other, LOG)),
+        "a smaller tree, signed": unproven(seal(checkpoint_text(LOG.origin, 6, tree_head(leaves[:6])), LOG)),
+        "another key": unproven(checkpoint, key=PATHED),
+        "signed by a witness only": unproven(
+            seal(checkpoint_text(LOG.origin, 7, tree_head(leaves[:7])), WITNESS),
+        ),
+        "a changed checkpoint": unproven(checkpoint.replace("\n7\n", "\n8\n")),
+        "an extension line": unproven(seal(checkpoint_text(LOG.origin, 7, tree_head(leaves[:7])) + "x\n", LOG)),
+        "no checkpoint": unproven(""),
+        "a receipt for a checkpoint": unproven(seal(receipt_text(LOG.origin, 7, tree_head(leaves[:7])), LOG)),
+    }
+    return {
+        "good": good,
+        "forms_bad": [{"name": n, "text": t} for n, t in forms.items()],
+        "unproven": [{"name": n, **case} for n, case in bad.items()],
+    }
+
+
+SECOND = Key("witness.example.net/w2", drawn("second witness"))
+THIRD = Key("third.example", drawn("third witness"))
+POST_QUANTUM = "pq.example/w"
+
+
+def post_quantum_vkey(material=None):
+    material = drawn("ml-dsa-44", 1312) if material is None else material
+    hashed = sha256(POST_QUANTUM.encode() + b"\n\x06" + material)[:4]
+    return vkey(POST_QUANTUM, material, kind=6, hashed=hashed.hex())
+
+
+@vectors
+def cosignatures():
+    """Witnesses' keys and cosignatures (section 6.1)."""
+    text = checkpoint_text(LOG.origin, 7, drawn("cosigned root"))
+    signed = seal(text, LOG)
+    now = 1_760_000_100
+    key = WITNESS
+    right = cosignature(text, key, now)
+    message = cosigned_message(text, now)
+    honest = key.sign(message)
+    s = int.from_bytes(honest[32:], "little")
+    nonce = int.from_bytes(drawn("cosigner's nonce"), "little") % L
+    hashed = cosigner_hash(key.origin, key.public)
+
+    def line_of(data):
+        return signature_line(key.origin, hashed, data)
+
+    stamp = now.to_bytes(8, "big")
+    post_quantum = signature_line(
+        POST_QUANTUM, sha256(POST_QUANTUM.encode() + b"\n\x06" + drawn("ml-dsa-44", 1312))[:4], drawn("pq", 2428)
+    )
+    verdicts = {
+        "not cosigned": (signed, None),
+        "cosigned": (signed + right, now),
+        "before the log's line": (f"{text}\n{right}{signed[len(text) + 1:]}", now),
+        "twice, the newer counts": (signed + right + cosignature(text, key, now - 5), now),
+        "twice, the newer behind": (signed + cosignature(text, key, now - 5) + right, now),
+        "at second 0": (signed + cosignature(text, key, 0), 0),
+        "at second 2^53 - 1": (signed + cosignature(text, key, 2**53 - 1), 2**53 - 1),
+        "another witness only": (signed + cosignature(text, SECOND, now), None),
+        "beside another witness": (signed + cosignature(text, SECOND, now) + right, now),
+        "beside a broken line of another witness": (
+            signed + signature_line(SECOND.origin, cosigner_hash(SECOND.origin, SECOND.public), bytes(72)) + right, now,
+        ),
+        "beside an ML-DSA-44 line": (signed + post_quantum + right, now),
+        "our name with another hash": (signed + signature_line(key.origin, drawn("hash", 4), bytes(72)), None),
+        "another name with our hash": (signed + signature_line("witness.example.net/w9", hashed, bytes(72)), None),
+        "a plain signature by the same key": (signed + seal(text, key)[len(text) + 1:], None),
+        "a nonce of one's own": (
+            signed + cosignature(text, key, now, key.forge(pack(times(nonce, BASE)), nonce, message)), now,
+        ),
+    }
+    spoilt = {
+        "over another text": signed + cosignature(checkpoint_text(LOG.origin, 8, drawn("cosigned root")), key, now),
+        "of another time": signed + line_of((now + 1).to_bytes(8, "big") + honest),
+        "a broken one beside a good one": signed + right + line_of(stamp + bytes(64)),
+        "a broken one before a good one": signed + line_of(stamp + bytes(64)) + right,
+        "plainly signed": signed + line_of(stamp + key.sign(text.encode())),
+        "time without its line": signed + line_of(stamp + key.sign(f"cosignature/v1\n{text}".encode())),
+        "of second 2^53": signed + cosignature(text, key, 2**53),
+        "of second 2^63": signed + cosignature(text, key, 2**63),
+        "71 bytes": signed + line_of(stamp + honest[:63]),
+        "73 bytes": signed + line_of(stamp + honest + b"\0"),
+        "64 bytes, no time": signed + line_of(honest),
+        "a time only": signed + line_of(stamp),
+        "one byte": signed + line_of(b"\0"),
+        "S + L": signed + cosignature(text, key, now, honest[:32] + (s + L).to_bytes(32, "little")),
+        "R neutral": signed + cosignature(text, key, now, key.forge(raw_key(1, 0), 0, message)),
+        "R neutral, y = 1 + p": signed + cosignature(text, key, now, key.forge(raw_key(1 + P, 0), 0, message)),
+        "R of small order": signed + cosignature(text, key, now, key.forge(pack(TORSION[1]), 0, message)),
+        "R with torsion": signed
+        + cosignature(text, key, now, key.forge(pack(add(times(nonce, BASE), TORSION[1])), nonce, message)),
+    }
+    ours = cosigner_vkey(key)
+    point = times(key.scalar, BASE)
+
+    def witness_key(public, name=key.origin):
+        return vkey(name, public, kind=4, hashed=cosigner_hash(name, public).hex())
+
+    bad_keys = {
+        "of type 1": key.vkey,
+        "another name": ours.replace("/w1", "/w2"),
+        "a hash of type 1": vkey(key.origin, key.public, kind=4),
+        "hash in upper case": ours.replace(hashed.hex(), hashed.hex().upper()),
+        "a space in the name": witness_key(key.public, "witness example"),
+        "a no-break space in the name": witness_key(key.public, "witness\u00a0example"),
+        "no name": witness_key(key.public, ""),
+        "31 bytes": witness_key(key.public[:31]),
+        "33 bytes": witness_key(key.public + b"\0"),
+        "small order": witness_key(pack(TORSION[1])),
+        "neutral": witness_key(raw_key(1, 0)),
+        "with torsion": witness_key(pack(add(point, TORSION[4]))),
+        "not canonical": witness_key(raw_key(next(y for y in range(2, 19) if x_of(y, 0) is not None) + P, 0)),
+        "empty": "",
+        "no key": f"{key.origin}+{hashed.hex()}+",
+        "ML-DSA-44 with another hash": post_quantum_vkey().replace("pq.", "pc."),
+    }
+    assert hashed.hex() != hashed.hex().upper()
+    named = Key("Wei\u00df~witness", drawn("named"))
+    return {
+        "keys_good": [
+            {"seed": k.seed.hex(), "name": k.origin, "vkey": cosigner_vkey(k)} for k in (WITNESS, SECOND, THIRD, named)
+        ],
+        "keys_other": [
+            {"name": "ML-DSA-44", "vkey": post_quantum_vkey()},
+            {"name": "a type of the future", "vkey": vkey("future.example", b"x", kind=0x77, hashed="01234567")},
+        ],
+        "keys_bad": [{"name": n, "vkey": v} for n, v in bad_keys.items()],
+        "cosigned": [
+            {"seed": k.seed.hex(), "name": k.origin, "text": text, "time": t, "line": cosignature(text, k, t)}
+            for k, t in ((WITNESS, now), (SECOND, 0), (named, 2**53 - 1))
+        ],
+        "verdicts": [{"name": n, "vkey": ours, "note": note, "time": t} for n, (note, t) in verdicts.items()],
+        "spoilt": [{"name": n, "vkey": ours, "note": note} for n, note in spoilt.items()],
+    }
+
+
+@vectors
+def policies():
+    """Trust policies, and what they make of a checkpoint (section 6.2)."""
+    keys_ = [WITNESS, SECOND, THIRD, *(Key(f"w{i}.example", drawn(f"witness {i}")) for i in range(3))]
+    w1, w2, w3, w4, w5, w6 = (cosigner_vkey(k) for k in keys_)
+    a, b, c = f"witness a {w1}\n", f"witness b {w2}\n", f"witness c {w3}\n"
+    example = (
+        f"log {LOG.vkey}\n\nwitness X1 {w1}\nwitness X2 {w2}\nwitness X3 {w3}\ngroup X-witnesses 2 X1 X2 X3\n\n"
+        f"witness Y1 {w4}\nwitness Y2 {w5}\nwitness Y3 {w6}\ngroup Y-witnesses any Y1 Y2 Y3\n\n"
+        "group X-and-Y all X-witnesses Y-witnesses\nquorum X-and-Y\n"
+    )
+    abc = a + b + c
+    good = {
+        "the specification's": (example, 6, lambda s: len(s & {0, 1, 2}) >= 2 and bool(s & {3, 4, 5})),
+        "none, nothing known": ("quorum none\n", 0, lambda s: True),
+        "none, witnesses known": (f"{abc}quorum none\n", 3, lambda s: True),
+        "one witness": (f"{abc}quorum b\n", 3, lambda s: 1 in s),
+        "any": (f"{abc}group g any a b c\nquorum g\n", 3, lambda s: bool(s)),
+        "all": (f"{abc}group g all a b c\nquorum g\n", 3, lambda s: len(s) == 3),
+        "2 of 3": (f"{abc}group g 2 a b c\nquorum g\n", 3, lambda s: len(s) >= 2),
+        "a group of one": (f"{abc}group g 1 c\nquorum g\n", 3, lambda s: 2 in s),
+        "a group in a group": (f"{abc}group g any a b\ngroup h all g c\nquorum h\n", 3, lambda s: 2 in s and len(s) > 1),
+        "a group of no consequence": (f"{abc}group g any a b\nquorum c\n", 3, lambda s: 2 in s),
+        "names that are words": (
+            f"witness all {w1}\nwitness any {w2}\nwitness 1 {w3}\ngroup 2 2 all any 1\nquorum 2\n", 3, lambda s: len(s) >= 2,
+        ),
+        "quorum before other lines": (f"{a}quorum a\n{b}log {LOG.vkey}\n", 2, lambda s: 0 in s),
+        "URLs": (
+            f"log {LOG.vkey} https://log.example.org/\nwitness a {w1} https://witness.example.net/w1\nquorum a\n",
+            1, lambda s: 0 in s,
+        ),
+        "spaces, tabs, comments": (
+            f"# a comment\n\t # another, \u00fc\n \t \n  witness\ta  {w1}\t\n\tquorum \t a \n", 1, lambda s: 0 in s,
+        ),
+        "a witness of another type": (
+            f"witness pq {post_quantum_vkey()}\n{a}group g any pq a\nquorum g\n", 2, lambda s: bool(s),
+        ),
+        "a log of another type": (f"log {post_quantum_vkey()}\nquorum none\n", 0, lambda s: True),
+        "two logs": (f"log {LOG.vkey}\nlog {PATHED.vkey}\nquorum none\n", 0, lambda s: True),
+        "names in other alphabets": (
+            f"witness K {w1}\nwitness \u212a {w2}\ngroup \u043a all K \u212a\nquorum \u043a\n", 2, lambda s: len(s) == 2,
+        ),
+    }
+    not_utf8 = f"witness \xff {w1}\nquorum \xff\n".encode("latin-1")
+    bad = {
+        "empty": "",
+        "no quorum": abc,
+        "no newline at the end": "quorum none",
+        "no newline after a comment": "quorum none\n# why",
+        "two quorums": "quorum none\nquorum none\n",
+        "an unknown word": "log-list x\nquorum none\n",
+        "a word in capitals": "Quorum none\n",
+        "quorum of nothing": f"{a}quorum\n",
+        "quorum of two": f"{abc}quorum a b\n",
+        "an unknown quorum": f"{a}quorum b\n",
+        "a quorum that comes later": f"quorum a\n{a}",
+        "a group of nobody": f"{abc}group g any\nquorum g\n",
+        "a group without a threshold": f"{abc}group g a b c\nquorum g\n",
+        "a member that comes later": f"{a}group g any a b\n{b}quorum g\n",
+        "a group in itself": f"{a}group g any g\nquorum g\n",
+        "none in a group": f"{a}group g any a none\nquorum g\n",
+        "a witness called none": f"witness none {w1}\nquorum none\n",
+        "a group called none": f"{a}group none any a\nquorum none\n",
+        "a name twice": f"{a}witness a {w2}\nquorum a\n",
+        "a group's name taken": f"{abc}group a any b\nquorum a\n",
+        "a member twice": f"{abc}group g 2 a a\nquorum g\n",
+        "a member of two groups": f"{abc}group g any a b\ngroup h all g a\nquorum h\n",
+        "a threshold of 0": f"{abc}group g 0 a b\nquorum g\n",
+        "a threshold above all": f"{abc}group g 3 a b\nquorum g\n",
+        "a threshold with a zero": f"{abc}group g 01 a b\nquorum g\n",
+        "a negative threshold": f"{abc}group g -1 a b\nquorum g\n",
+        "a key twice": f"{a}witness b {w1}\nquorum a\n",
+        "a key under two names": f"{a}witness b {cosigner_vkey(Key('x.example', WITNESS.seed))}\nquorum a\n",
+        "a log twice": f"log {LOG.vkey}\nlog {LOG.vkey}\nquorum none\n",
+        "a log's key under two names": f"log {LOG.vkey}\nlog {Key('x.example', LOG.seed).vkey}\nquorum none\n",
+        "a log's type for a witness": f"witness a {WITNESS.vkey}\nquorum a\n",
+        "a witness's hash is wrong": f"witness a {w1.replace('/w1', '/w2')}\nquorum none\n",
+        "a log's key of small order": f"log {vkey(LOG.origin, pack(TORSION[1]))}\nquorum none\n",
+        "a witness without a name": f"witness {w1}\nquorum none\n",
+        "a word too many": f"witness a {w1} https://a.example/ x\nquorum a\n",
+        "a comment behind": "quorum none # why not\n",
+        "carriage returns": "quorum none\r\n",
+        "a null byte": "# \0\nquorum none\n",
+        "a delete byte": "# \x7f\nquorum none\n",
+        "a form feed": "\fquorum none\n",
+        "a no-break space for a space": f"witness\u00a0a {w1}\nquorum none\n",
+    }
+
+    def sets(n, rule):
+        if n > 3:
+            chosen = [set(), {0, 1}, {3}, {0, 3}, {3, 4, 5}, {0, 1, 2}, {0, 1, 3}, {1, 2, 5}, set(range(6))]
+        else:
+            chosen = [{i for i in range(n) if mask >> i & 1} for mask in range(1 << n)]
+        return [{"cosigned": sorted(s), "met": rule(s)} for s in chosen]
+
+    text = checkpoint_text(LOG.origin, 7, drawn("judged root"))
+    now = 1_760_000_200
+    signed = seal(text, LOG)
+    lines = [cosignature(text, k, now + i) for i, k in enumerate(keys_)]
+    forged = cosignature(text, SECOND, now, bytes(64))
+    stranger = cosignature(text, Key("stranger.example", drawn("stranger")), now)
+    judged = {
+        "nobody": ("", []),
+        "two of X": (lines[0] + lines[1], [0, 1]),
+        "one of X, one of Y": (lines[0] + lines[4], [0, 4]),
+        "two of X, one of Y": (lines[2] + lines[5] + stranger + lines[0], [0, 2, 5]),
+        "everybody": ("".join(lines), [0, 1, 2, 3, 4, 5]),
+        "a stranger": (stranger, []),
+        "a forged line among good ones": ("".join(lines[2:]) + lines[0] + forged, None),
+    }
+    rule = good["the specification's"][2]
+    return {
+        "good": [
+            {"name": n, "policy": p, "witnesses": count, "sets": sets(count, met)}
+            for n, (p, count, met) in good.items()
+        ]
+        + [{
+            "name": "a name that is not UTF-8", "policy_hex": not_utf8.hex(), "witnesses": 1,
+            "sets": sets(1, lambda s: 0 in s),
+        }],
+        "bad": [{"name": n, **blob("policy", p.encode())} for n, p in bad.items()],
+        "judged": [
+            {
+                "name": n, "policy": example, "vkey": LOG.vkey, "note": signed + cosigned,
+                "by": by and [[i, now + i] for i in by], "quorum": by is not None and rule(set(by)),
+            }
+            for n, (cosigned, by) in judged.items()
+        ],
+        "logs": [
+            {"name": n, "policy": p, "vkey": k.vkey, "accepted": accepted}
+            for n, p, k, accepted in [
+                ("listed", example, LOG, True),
+                ("not listed", example, PATHED, False),
+                ("of the same name", example, Key(LOG.origin, drawn("impostor")), False),
+                ("the second of two", f"log {LOG.vkey}\nlog {PATHED.vkey}\nquorum none\n", PATHED, True),
+                ("none is listed", "quorum none\n", PATHED, True),
+            ]
+        ],
+    }
+
+
+@vectors
+def witness():
+    """Bodies of add-checkpoint, C2SP tlog-witness (section 6.3)."""
+    leaves = [formula_leaf(i) for i in range(300)]
+    text = checkpoint_text(LOG.origin, 300, tree_head(leaves))
+    note = seal(text, LOG)
+    proof = consistency_proof(107, leaves)
+    body = add_checkpoint(107, proof, note)
+    one = b64(proof[0])
+    good = {
+        "with a proof": (107, proof, note),
+        "from nothing": (0, [], note),
+        "from the same size": (300, [], note),
+        "cosigned before": (256, consistency_proof(256, leaves), note + cosignature(text, SECOND, 5)),
+        "63 hashes": (1, [proof[0]] * 63, note),
+        "2^53 - 1": (2**53 - 1, [], note),
+    }
+    bad = {
+        "empty": "",
+        "64 hashes": add_checkpoint(1, [proof[0]] * 64, note),
+        "no size": body.replace("old 107", "old"),
+        "an empty size": body.replace("old 107", "old "),
+        "another word": body.replace("old ", "size "),
+        "a leading zero": body.replace("old 107", "old 0107"),
+        "a sign": body.replace("old 107", "old +107"),
+        "a size of 2^53": body.replace("old 107", f"old {2**53}"),
+        "two spaces": body.replace("old 107", "old  107"),
+        "a space behind": body.replace("old 107", "old 107 "),
+        "carriage returns": body.replace("\n", "\r\n"),
+        "no empty line": add_checkpoint(107, proof, "").rstrip("\n") + "\n" + note.replace("\n\n", "\n"),
+        "an empty line first": "\n" + body,
+        "a short hash": body.replace(one, b64(bytes(31))),
+        "a hash in hex": body.replace(one, proof[0].hex()),
+        "a hash without padding": body.replace(one, one.rstrip("=")),
+        "a pad bit set": body.replace(one, stray_bit(one)),
+    }
+    now = 1_760_000_300
+    ours, early = cosignature(text, WITNESS, now), cosignature(text, WITNESS, now - 1)
+    theirs = cosignature(text, SECOND, now + 9)
+    answers = {
+        "ours": (ours, now, ours),
+        "two of ours": (early + ours, now, ours),
+        "two of ours, the newer first": (ours + early, now, ours),
+        "beside another's": (theirs + ours, now, ours),
+    }
+    bad_answers = {
+        "empty": "",
+        "another's only": theirs,
+        "no newline": ours.rstrip("\n"),
+        "an empty line": ours + "\n",
+        "a page": "<!doctype html>\n",
+        "a note": f"{text}\n{ours}",
+        "over another text": cosignature(text.replace("300", "301"), WITNESS, now),
+        "a forged one beside a good one": ours + cosignature(text, WITNESS, now, bytes(64)),
+        "plainly signed": seal(text, WITNESS)[len(text) + 1:],
+        "65 lines": theirs * 64 + ours,
+    }
+    return {
+        "requests_good": [
+            {
+                "name": n, "body": add_checkpoint(old, proof, checkpoint), "old": old,
+                "proof": [h.hex() for h in proof], "checkpoint": checkpoint,
+            }
+            for n, (old, proof, checkpoint) in good.items()
+        ],
+        "requests_bad": [{"name": n, "body": b} for n, b in bad.items()],
+        "conflicts_good": [{"size": s, "body": f"{s}\n"} for s in (0, 1, 300, 2**53 - 1)],
+        "conflicts_bad": [
+            {"body": b}
+            for b in ("", "\n", "300", "0300\n", "+300\n", "300\n\n", " 300\n", "300 \n", "300\r\n", f"{2**53}\n", "x\n")
+        ],
+        "answers_good": [
+            {"name": n, "vkey": cosigner_vkey(WITNESS), "text": text, "answer": answer, "time": t, "line": line}
+            for n, (answer, t, line) in answers.items()
+        ],
+        "answers_bad": [
+            {"name": n, "vkey": cosigner_vkey(WITNESS), "text": text, "answer": answer}
+            for n, answer in bad_answers.items()
+        ],
+    }
+
+
 @vectors
 def paths():
     """Tile paths (section 5), below the log's URL."""
@@ -1296,6 +1903,40 @@ def log():
     def record(i):
         return {k: v for k, v in receipt_file(i).items() if k != "id"}
 
+    def proven(i):
+        return receipt_file(i) | {"proof": tlog_proof(i, audit_path(i, leaves), note)}
+
+    stranger = json.dumps(json.loads(lines[1]) | {"output": 301}, separators=(",", ":"))
+    unsigned = seal(receipt_text(origin, 1, leaf_hash(stranger.encode())), PATHED)
+    twice = [*leaves, leaves[1]]
+    elsewhere = tlog_proof(
+        size, audit_path(size, twice), seal(checkpoint_text(origin, size + 1, tree_head(twice)), LOG)
+    )
+    other_version = ids[1][:14] + "4" + ids[1][15:]
+    of_it = usage(start, receipt=receipt_commitment(other_version).hex(), **gpt, input=1, output=1, outcome="complete")
+    unversioned = {
+        "id": other_version, "index": 1, "leaf_hash": leaf_hash(of_it).hex(), "entry": of_it.decode(),
+        "receipt": seal(receipt_text(origin, 1, leaf_hash(of_it)), LOG),
+    }
+    bad_receipt_files = {
+        "an id of version 4 to which the entry commits": unversioned,
+        "a proof of the same entry elsewhere": receipt_file(1) | {"proof": elsewhere},
+        "another call's id": receipt_file(1) | {"id": ids[2]},
+        "an id in upper case": receipt_file(1) | {"id": ids[1].upper()},
+        "an id of version 4": receipt_file(1) | {"id": ids[1][:14] + "4" + ids[1][15:]},
+        "another entry": receipt_file(1) | {"entry": lines[2].decode()},
+        "another index": receipt_file(1) | {"index": 2},
+        "another leaf hash": receipt_file(1) | {"leaf_hash": leaves[2].hex()},
+        "another receipt": receipt_file(1) | {"receipt": receipt_file(2)["receipt"]},
+        "a changed entry": receipt_file(1) | {"entry": stranger, "leaf_hash": leaf_hash(stranger.encode()).hex()},
+        "a changed entry, signed by another": receipt_file(1)
+        | {"entry": stranger, "leaf_hash": leaf_hash(stranger.encode()).hex(), "receipt": unsigned},
+        "the log's own entry": receipt_file(0),
+        "a proof of another entry": receipt_file(1) | {"proof": proven(2)["proof"]},
+        "a proof under an unsigned checkpoint": receipt_file(1)
+        | {"proof": tlog_proof(1, audit_path(1, leaves), seal(checkpoint_text(origin, size, root), WITNESS))},
+    }
+
     answers = {
         "/api/pubkey": {"origin": origin, "vkey": LOG.vkey, "key": LOG.public.hex()},
         "/api/chain": {
@@ -1342,6 +1983,8 @@ def log():
         "served": [{"path": path, "body_hex": data.hex()} for path, data in served.items()],
         "answers": [{"path": path, "json": answer} for path, answer in answers.items()],
         "receipts": [{"vkey": LOG.vkey, "file": receipt_file(i)} for i in range(1, size)],
+        "receipts_proven": [{"vkey": LOG.vkey, "file": proven(i)} for i in range(1, size)],
+        "receipts_bad": [{"name": n, "vkey": LOG.vkey, "file": f} for n, f in bad_receipt_files.items()],
     }
 
 
