@@ -12,8 +12,9 @@ use gateway::config::{Config, Given};
 use gateway::keys::DataDir;
 use gateway::log::pool::Submission;
 use gateway::log::sequencer::Sequencer;
+use gateway::log::sign::ReceiptSigner;
 use gateway::server::Server;
-use gateway::store::Store;
+use gateway::store::{Database, Store};
 use protocol::entry::Body;
 use protocol::hash::{Hash, key_id, receipt_commitment, response_commitment};
 use protocol::index::Time;
@@ -52,8 +53,66 @@ const MODELS: &[(&str, &str, u64)] = &[
 /// The time that the sequencer is told, in seconds.
 static NOW: AtomicU64 = AtomicU64::new(0);
 
-fn clock() -> Time {
+pub(crate) fn clock() -> Time {
     Time::from_secs(NOW.load(Ordering::Relaxed)).expect("this century")
+}
+
+/// A log's name and keys.
+pub(crate) struct Keys {
+    pub(crate) origin: Origin,
+    pub(crate) signer: Arc<Signer>,
+    seed: [u8; 32],
+}
+
+impl Keys {
+    /// What signs its receipts.
+    pub(crate) fn receipts(&self) -> ReceiptSigner {
+        ReceiptSigner::new(self.signer.verifier().clone(), &self.seed)
+    }
+
+    /// The writer of the log in `store`.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn resume(&self, store: &Store) -> Result<Sequencer, Failed> {
+        let signer = Arc::clone(&self.signer);
+        Ok(Sequencer::resume(store.clone(), signer, self.receipts(), clock).await?)
+    }
+}
+
+/// Begins a log in the data directory `dir`; gives its name and keys.
+///
+/// # Errors
+/// The gateway's.
+pub(crate) async fn new_log(dir: &Path, database_url: Option<String>) -> Result<Keys, Failed> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    NOW.store(now - (DAYS - 1) * 86_400, Ordering::Relaxed);
+    let origin = Origin::parse(ORIGIN)?;
+    let config = Config::resolve(Given {
+        data_dir: Some(dir.into()),
+        database_url,
+        listen: Some(([127, 0, 0, 1], 0).into()),
+        origin: Some(ORIGIN.into()),
+        ..Given::default()
+    })?;
+    // A start and a stop: keys, database, entry 0.
+    let server = Server::bind_with_clock(&config, clock).await?;
+    server.run(std::future::ready(())).await?;
+    let seed = DataDir::take(dir)?.log_seed()?;
+    let signer = Arc::new(Signer::new(origin.clone(), &seed));
+    Ok(Keys {
+        origin,
+        signer,
+        seed,
+    })
+}
+
+/// Where the log of the data directory `dir` is kept.
+pub(crate) fn database(dir: &Path, url: Option<String>) -> Database {
+    match url {
+        Some(url) => Database::Postgres(url),
+        None => Database::Sqlite(dir.join("tally.db")),
+    }
 }
 
 /// Makes a log in the data directory `dir`: `records` signed usage entries of
@@ -67,34 +126,17 @@ pub(crate) async fn make_log(
     users: u64,
     seed: u64,
 ) -> Result<(), Failed> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let first = now - (DAYS - 1) * 86_400;
-    NOW.store(first, Ordering::Relaxed);
-    let origin = Origin::parse(ORIGIN)?;
-    let config = Config::resolve(Given {
-        data_dir: Some(dir.into()),
-        listen: Some(([127, 0, 0, 1], 0).into()),
-        origin: Some(ORIGIN.into()),
-        ..Given::default()
-    })?;
-    // A start and a stop: keys, database, entry 0.
-    let server = Server::bind_with_clock(&config, clock).await?;
-    server.run(std::future::ready(())).await?;
-
-    let data = DataDir::take(dir)?;
-    let signer = Arc::new(Signer::new(origin.clone(), &data.log_seed()?));
-    let store = Store::open(&data.database()).await?;
-    let mut sequencer = Sequencer::resume(store.clone(), signer, clock).await?;
-    let mut calls = Calls {
-        random: Random(seed),
-        users: (0..users)
-            .map(|user| key_id(&origin, "openai", &user.to_be_bytes()))
-            .collect(),
-    };
+    let keys = new_log(dir, None).await?;
+    let first = NOW.load(Ordering::Relaxed);
+    let now = first + (DAYS - 1) * 86_400;
+    let store = Store::open(&database(dir, None)).await?;
+    tokio::spawn(store.clone().maintain());
+    let mut sequencer = keys.resume(&store).await?;
+    let mut calls = Calls::new(&keys.origin, users, seed);
     for from in (0..records).step_by(BATCH as usize) {
         let to = records.min(from + BATCH);
         NOW.store(first + (now - first) * from / records, Ordering::Relaxed);
-        let batch = (from..to).map(|n| calls.submission(n)).collect();
+        let batch = (from..to).map(|_| calls.submission()).collect();
         sequencer.append(batch).await?;
         if (from / BATCH).is_multiple_of(64) {
             eprint!("\rmaking the log: {to} of {records} records");
@@ -106,14 +148,28 @@ pub(crate) async fn make_log(
 }
 
 /// Where calls come from.
-struct Calls {
+pub(crate) struct Calls {
     random: Random,
     users: Vec<Hash>,
+    next: u64,
 }
 
 impl Calls {
-    /// Call `n`: half of them go around all users, the others are of few.
-    fn submission(&mut self, n: u64) -> Submission {
+    /// Calls of `users` key ids of the log called `origin`.
+    pub(crate) fn new(origin: &Origin, users: u64, seed: u64) -> Self {
+        Self {
+            random: Random(seed),
+            users: (0..users)
+                .map(|user| key_id(origin, "openai", &user.to_be_bytes()))
+                .collect(),
+            next: 0,
+        }
+    }
+
+    /// The next: half of them go around all users, the others are of few.
+    pub(crate) fn submission(&mut self) -> Submission {
+        let n = self.next;
+        self.next += 1;
         let random = &mut self.random;
         let users = self.users.len() as u64;
         let user = if n.is_multiple_of(2) {
@@ -121,7 +177,7 @@ impl Calls {
         } else {
             // Cubing draws towards the first ones: a tenth gets nearly half.
             let draw = random.below(1 << 20);
-            (u128::from(users) * u128::from(draw).pow(3) >> 60) as u64
+            ((u128::from(users) * u128::from(draw).pow(3)) >> 60) as u64
         };
         let (provider, model) = random.model();
         let input = 50 + random.below(8_000) as u32;

@@ -3,6 +3,7 @@
 //! Each subcommand prints rows for `tests/bench/RESULTS.md` on stdout and tells
 //! what it does on stderr.
 
+mod append;
 mod log;
 mod processes;
 mod sentinel;
@@ -24,6 +25,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Appending at speed, and what an append waits at half of it
+    Append(append::Given),
     /// The sentinel's passes over a log that a gateway process serves
     Sentinel(sentinel::Given),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let ran = runtime
         .map_err(Failed::from)
         .and_then(|runtime| match cli.command {
+            Command::Append(given) => runtime.block_on(append::run(given)),
             Command::Sentinel(given) => runtime.block_on(sentinel::run(given)),
         });
     match ran {
