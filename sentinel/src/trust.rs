@@ -605,9 +605,13 @@ mod tests {
         let news = grow(&mut saved, 5).entries.expect("few");
         let (accepted, last) = (saved.accepted.expect("grown"), saved.last.expect("grown"));
         let mut other = vec![];
-        [3, 5].map(|index| tile::push_entry(&mut other, &entry(index)));
+        for index in [3, 5] {
+            tile::push_entry(&mut other, &entry(index));
+        }
         let mut unread = vec![];
-        [&entry(3)[..], b"{}"].map(|bytes| tile::push_entry(&mut unread, bytes));
+        for bytes in [&entry(3)[..], b"{}"] {
+            tile::push_entry(&mut unread, bytes);
+        }
         for (entries, fits) in [
             (&news[..], true),
             (&other, false),

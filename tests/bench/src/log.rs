@@ -32,7 +32,7 @@ const DAYS: u64 = 30;
 const BATCH: u64 = 4_096;
 
 /// The log's name.
-const ORIGIN: &str = "bench.invalid/log";
+pub(crate) const ORIGIN: &str = "bench.invalid/log";
 
 /// Providers with a model each, and how many of 100 calls they get.
 const MODELS: &[(&str, &str, u64)] = &[
@@ -229,7 +229,7 @@ impl Calls {
 }
 
 /// SplitMix64: small, and the same everywhere.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -240,7 +240,8 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    /// A number below `n`.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 

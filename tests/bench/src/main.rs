@@ -6,6 +6,7 @@
 mod append;
 mod log;
 mod processes;
+mod reads;
 mod sentinel;
 
 use std::error::Error;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Appending at speed, and what an append waits at half of it
     Append(append::Given),
+    /// Tiles, bundles and aggregates of a log that a gateway process serves
+    Reads(reads::Given),
     /// The sentinel's passes over a log that a gateway process serves
     Sentinel(sentinel::Given),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         .map_err(Failed::from)
         .and_then(|runtime| match cli.command {
             Command::Append(given) => runtime.block_on(append::run(given)),
+            Command::Reads(given) => runtime.block_on(reads::run(given)),
             Command::Sentinel(given) => runtime.block_on(sentinel::run(given)),
         });
     match ran {
