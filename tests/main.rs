@@ -13,6 +13,7 @@ mod gateway;
 mod hardening;
 mod node;
 mod openapi;
+mod proofs;
 mod provider;
 mod python;
 mod sdks;

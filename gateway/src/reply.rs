@@ -89,6 +89,11 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
+    /// 202: not there yet.
+    pub fn pending(message: &str) -> Self {
+        Self::new(StatusCode::ACCEPTED, "pending", message).retry_after(1)
+    }
+
     /// 404.
     pub fn not_found(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, message)

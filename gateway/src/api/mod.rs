@@ -3,6 +3,7 @@
 //! Out of scope: proxied calls (see [`crate::proxy`]) and pages (see [`crate::web`]).
 
 mod operator;
+mod proofs;
 mod records;
 mod sums;
 mod tiles;
@@ -66,6 +67,9 @@ pub struct Api {
         records::list,
         records::one,
         records::receipt,
+        proofs::inclusion,
+        proofs::consistency,
+        proofs::offline,
         sums::user,
         records::of_user,
         sums::stats,
@@ -96,6 +100,9 @@ pub fn router(api: Api) -> Router {
         .route("/api/chain", get(records::chain))
         .route("/api/records", get(records::list))
         .route("/api/records/{index}", get(records::one))
+        .route("/api/records/{index}/proof", get(proofs::offline))
+        .route("/api/proof/inclusion", get(proofs::inclusion))
+        .route("/api/proof/consistency", get(proofs::consistency))
         .route("/api/receipts/{id}", get(records::receipt))
         .route("/api/user/{key_id}", get(sums::user))
         .route("/api/user/{key_id}/receipts", get(records::of_user))

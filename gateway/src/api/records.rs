@@ -5,10 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use protocol::hash::Hash;
-use protocol::index::Index;
+use protocol::index::{Index, TreeSize};
 use protocol::receipt::Receipt;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -89,6 +88,10 @@ pub(super) struct ReceiptFile {
     id: String,
     #[serde(flatten)]
     record: Record,
+    /// An offline proof that the log holds the entry (C2SP tlog-proof), if it
+    /// was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<String>,
 }
 
 /// Which part of a list.
@@ -146,49 +149,54 @@ pub(super) async fn one(
     State(api): State<Arc<Api>>,
     Path(index): Path<String>,
 ) -> Result<Json<Record>, ApiError> {
-    let parsed = Index::parse(&index);
-    let index = parsed.ok_or_else(|| {
-        ApiError::bad_request(format!(
-            "{index:?} is not an index: expected a number from 0"
-        ))
-    })?;
+    let index = parse_index(&index)?;
     let record = api.store.record(index).await.map_err(store_failed)?;
-    let missing = || {
-        let size = api.committed.borrow().checkpoint.size();
-        ApiError::not_found(
-            "unknown_record",
-            format!("the log has {size} entries, so none of index {index}"),
-        )
-    };
+    let missing = || unknown_record(api.committed.borrow().checkpoint.size());
     Ok(Json(api.record(record.ok_or_else(missing)?)))
+}
+
+/// Whether the file is to hold more.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WithProof {
+    /// 1: also an offline proof that the log holds the entry.
+    proof: Option<u8>,
 }
 
 /// The receipt of a call.
 #[utoipa::path(get, path = "/api/receipts/{id}",
-    params(("id" = String, Path, description = "From the answer's header x-tally-receipt-id")),
+    params(("id" = String, Path, description = "From the answer's header x-tally-receipt-id"), WithProof),
     responses(
         (status = 200, body = ReceiptFile),
-        (status = 202, body = ErrorBody, description = "The call runs, or its record is not yet durable"),
+        (status = 202, body = ErrorBody, description = "The call runs, its record is not yet durable, or no published checkpoint covers it"),
         (status = 404, body = ErrorBody)))]
 pub(super) async fn receipt(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
+    with: Result<Query<WithProof>, QueryRejection>,
 ) -> Result<Response, ApiError> {
+    let with = query(with)?;
     let parsed = Uuid::parse_str(&id).map_err(|_| {
         ApiError::bad_request(format!("{id:?} is not a receipt id: expected a UUID"))
     })?;
     // Asked before the store: what is settled in between is found there.
     let fate = api.calls.fate(&parsed);
     if let Some(record) = api.store.receipt(&parsed).await.map_err(store_failed)? {
-        return Ok(Json(api.receipt_file(parsed, record)).into_response());
+        let index = record.index;
+        let mut file = api.receipt_file(parsed, record);
+        if with.proof == Some(1) {
+            let proof = api.tlog_proof(index).await?;
+            let proof = proof.ok_or_else(|| {
+                ApiError::pending("no published checkpoint covers the entry yet; ask again")
+            })?;
+            file.proof = Some(proof);
+        }
+        return Ok(Json(file).into_response());
     }
     Err(match fate {
-        Fate::Pending => ApiError::new(
-            StatusCode::ACCEPTED,
-            "pending",
-            "the call runs, or its record is not yet durable; ask again",
-        )
-        .retry_after(1),
+        Fate::Pending => {
+            ApiError::pending("the call runs, or its record is not yet durable; ask again")
+        }
         Fate::NoRecord => ApiError::not_found(
             "no_record",
             "the call gave no record: the provider refused it, or it counts nothing",
@@ -259,8 +267,24 @@ impl Api {
         ReceiptFile {
             id: id.to_string(),
             record: self.record(record),
+            proof: None,
         }
     }
+}
+
+/// Reads an index from a path.
+pub(super) fn parse_index(text: &str) -> Result<Index, ApiError> {
+    Index::parse(text).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "{text:?} is not an index: expected a number from 0"
+        ))
+    })
+}
+
+/// There is no entry of this index in a log of this size.
+pub(super) fn unknown_record(size: TreeSize) -> ApiError {
+    let message = format!("the log has {size} entries; an index is below that");
+    ApiError::not_found("unknown_record", message)
 }
 
 /// Reads a key id from a path.

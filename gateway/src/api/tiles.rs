@@ -122,6 +122,11 @@ pub(super) async fn tile(
 }
 
 impl Api {
+    /// A tile's bytes as they are; `None` where the log is not that large.
+    pub(super) async fn hashes(&self, tile: &Tile) -> Result<Option<Bytes>, StoreError> {
+        self.tile_bytes(tile, Coding::Identity).await
+    }
+
     async fn tile_bytes(&self, tile: &Tile, coding: Coding) -> Result<Option<Bytes>, StoreError> {
         let full = u64::from(tile.width()) == WIDTH;
         if full && let Some(kept) = self.tiles.0.get(&(*tile, coding)) {
