@@ -140,6 +140,7 @@ pub(crate) async fn call_on(request: reqwest::RequestBuilder, url: String, held:
                     .insert(id, file);
                 break;
             }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
