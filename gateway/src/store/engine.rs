@@ -151,6 +151,8 @@ impl Engine {
                     // A gateway that was stopped within a transaction must not
                     // keep the next writer from the rows that it locked.
                     ("idle_in_transaction_session_timeout", "3s"),
+                    // Not that the table of migrations is there already.
+                    ("client_min_messages", "warning"),
                 ]);
                 let pool = |connections| {
                     PgPoolOptions::new()
