@@ -8,12 +8,10 @@ use std::process::{Command, Stdio};
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use sqlx::Connection as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::binaries::{Folder, program};
 use crate::flow::{chat, holds, receipt, receipt_id};
-use crate::gateway::{Gateway, command, free_address};
+use crate::gateway::{Gateway, alter, command, free_address, on_postgres};
 use crate::provider::Provider;
 use crate::sentinel::{Sees, Sentinel};
 
@@ -366,20 +364,17 @@ async fn a_folder_or_database_that_is_not_ours_is_left_alone() {
     let data = Folder::new();
     let gateway = Gateway::start(data.path(), "http://127.0.0.1:9").await;
     end(gateway);
-    let database = data.path().join("tally.db");
-    let options = SqliteConnectOptions::new().filename(&database);
-    let mut connection = SqliteConnection::connect_with(&options)
-        .await
-        .expect("a database");
-    sqlx::query(
+    alter(
+        data.path(),
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         VALUES (999, 'later', 1, x'00', 0)",
+         VALUES (999, 'later', TRUE, '0', 0)",
     )
-    .execute(&mut connection)
-    .await
-    .expect("sqlx's table");
-    connection.close().await.expect("closes");
+    .await;
     says(data.path(), &[], 1, &["newer version", "999"]);
+    if on_postgres() {
+        return;
+    }
+    let database = data.path().join("tally.db");
 
     for suffix in ["-wal", "-shm"] {
         let _ = fs::remove_file(format!("{}{suffix}", database.display()));

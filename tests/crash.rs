@@ -17,11 +17,11 @@ use crate::sentinel::{Sees, Sentinel};
 
 /// What clients hold when the process dies.
 #[derive(Debug, Default)]
-struct Held {
+pub(crate) struct Held {
     /// Receipts that were released.
-    receipts: HashMap<Uuid, Value>,
+    pub(crate) receipts: HashMap<Uuid, Value>,
     /// Ids of calls whose answer began.
-    begun: HashSet<Uuid>,
+    pub(crate) begun: HashSet<Uuid>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +113,7 @@ async fn a_killed_gateway_honours_what_it_released() {
 }
 
 /// Calls again and again, and fetches each receipt, until the gateway dies.
-async fn call_on(request: reqwest::RequestBuilder, url: String, held: Arc<Mutex<Held>>) {
+pub(crate) async fn call_on(request: reqwest::RequestBuilder, url: String, held: Arc<Mutex<Held>>) {
     let client = client();
     loop {
         let again = request.try_clone().expect("a body in memory");
@@ -140,6 +140,7 @@ async fn call_on(request: reqwest::RequestBuilder, url: String, held: Arc<Mutex<
                     .insert(id, file);
                 break;
             }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }

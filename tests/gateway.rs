@@ -1,19 +1,24 @@
 //! Runs the gateway as a process.
 
+use std::collections::HashMap;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::binaries::program;
+use crate::postgres::Server;
 
 /// The stand-in plays all of them.
 pub(crate) const PROVIDERS: [&str; 13] = [
@@ -164,6 +169,11 @@ impl Gateway {
         }
     }
 
+    /// What it wrote to stderr so far.
+    pub(crate) fn story(&self) -> String {
+        text(&self.log)
+    }
+
     /// Waits for it to end by itself; what it wrote to stderr.
     pub(crate) fn ends(mut self) -> String {
         self.child.wait().expect("it is our child");
@@ -201,11 +211,64 @@ impl Drop for Gateway {
     }
 }
 
+/// The PostgreSQL databases of data folders that have one.
+fn databases() -> MutexGuard<'static, HashMap<PathBuf, String>> {
+    static DATABASES: LazyLock<Mutex<HashMap<PathBuf, String>>> = LazyLock::new(Mutex::default);
+    DATABASES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether gateways run on PostgreSQL unless a test says otherwise.
+pub(crate) fn on_postgres() -> bool {
+    std::env::var("TALLY_TEST_DATABASE").is_ok_and(|engine| engine == "postgres")
+}
+
+/// Where the log of a data folder is; none for SQLite.
+fn database(data: &Path) -> Option<String> {
+    let mut databases = databases();
+    if !databases.contains_key(data) && on_postgres() {
+        databases.insert(data.to_owned(), Server::shared().database());
+    }
+    databases.get(data).cloned()
+}
+
+/// Lets the gateway on a data folder use a PostgreSQL database.
+pub(crate) fn use_database(data: &Path, url: &str) {
+    databases().insert(data.to_owned(), url.to_owned());
+}
+
+/// Loses the database of a data folder.
+pub(crate) fn lose_database(data: &Path) {
+    if databases().remove(data).is_none() {
+        fs::remove_file(data.join("tally.db")).expect("there");
+    }
+}
+
+/// Runs a statement on the database of a data folder, behind the gateway's back.
+pub(crate) async fn alter(data: &Path, sql: &'static str) {
+    if let Some(url) = database(data) {
+        let connection = PgConnection::connect(&url).await;
+        let mut connection = connection.expect("the server runs");
+        let done = sqlx::query(sql).execute(&mut connection).await;
+        done.expect("it is allowed to");
+        return;
+    }
+    let options = SqliteConnectOptions::new().filename(data.join("tally.db"));
+    let mut connection = SqliteConnection::connect_with(&options)
+        .await
+        .expect("a database");
+    let done = sqlx::query(sql).execute(&mut connection).await;
+    done.expect("it is allowed to");
+    connection.close().await.expect("closes");
+}
+
 /// The command that starts a gateway, its answers to be read from pipes.
 pub(crate) fn command(data: &Path, provider: &str, address: &str) -> Command {
     let mut command = Command::new(program("gateway"));
     command.arg("--data-dir").arg(data);
     command.args(["--listen", address]);
+    if let Some(url) = database(data) {
+        command.args(["--database-url", &url]);
+    }
     for name in PROVIDERS {
         command.args(["--upstream", &format!("{name}={provider}/{name}")]);
     }
@@ -215,7 +278,14 @@ pub(crate) fn command(data: &Path, provider: &str, address: &str) -> Command {
 
 /// Sends SIGTERM.
 pub(crate) fn terminate(pid: u32) {
-    let killed = Command::new("kill").arg(pid.to_string()).status();
+    signal(pid, "TERM");
+}
+
+/// Sends a signal.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let killed = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status();
     assert!(killed.is_ok_and(|s| s.success()), "process {pid} runs");
 }
 

@@ -7,14 +7,12 @@ use std::time::Duration;
 use protocol::hash::key_id;
 use protocol::key::Origin;
 use reqwest::StatusCode;
-use sqlx::Connection as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::binaries::{Folder, program};
 use crate::flow::{chat, holds, receipt, receipt_id};
-use crate::gateway::{Gateway, command, free_address, terminate};
+use crate::gateway::{Gateway, alter, command, free_address, lose_database, terminate};
 use crate::provider::Provider;
 
 async fn started() -> (Provider, Folder, Gateway) {
@@ -28,7 +26,7 @@ async fn a_lost_database_is_no_new_log_under_the_old_key() {
     let (provider, data, gateway) = started().await;
     let (status, _) = gateway.stop();
     assert!(status.success());
-    fs::remove_file(data.path().join("tally.db")).expect("there");
+    lose_database(data.path());
     let mut again = command(data.path(), provider.url(), &free_address());
     let refused = again.output().expect("it starts");
     let story = String::from_utf8_lossy(&refused.stderr);
@@ -46,18 +44,7 @@ async fn a_call_that_a_second_writer_cuts_off_comes_back() {
     while provider.seen().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let database = SqliteConnectOptions::new().filename(data.path().join("tally.db"));
-    let move_by = async |by: &'static str| {
-        let mut connection = SqliteConnection::connect_with(&database)
-            .await
-            .expect("opens");
-        sqlx::query(by)
-            .execute(&mut connection)
-            .await
-            .expect("one row");
-        connection.close().await.expect("closes");
-    };
-    move_by("UPDATE log SET size = size + 1").await;
+    alter(data.path(), "UPDATE log SET size = size + 1").await;
     let answer = slow
         .await
         .expect("no panic")
@@ -69,7 +56,7 @@ async fn a_call_that_a_second_writer_cuts_off_comes_back() {
         "{log}"
     );
 
-    move_by("UPDATE log SET size = size - 1").await;
+    alter(data.path(), "UPDATE log SET size = size - 1").await;
     let gateway = Gateway::start(data.path(), provider.url()).await;
     let entry = holds(&gateway, &receipt(&gateway, &id).await);
     assert_eq!(entry["outcome"], "unknown");

@@ -54,6 +54,9 @@ struct Options {
 
     /// Keep the log in a PostgreSQL database, postgres://user@host/name, instead
     /// of SQLite in the data directory, which still holds keys and journal.
+    /// Several gateways may share the database, each with a data directory of
+    /// its own and copies of the first one's log.key and evm.key: one writes,
+    /// and another takes over within seconds if it ends.
     #[arg(
         long,
         env = "TALLY_DATABASE_URL",

@@ -12,6 +12,8 @@ use protocol::hash::Hash;
 use protocol::key::{Origin, Signer};
 use protocol::name::Address;
 
+use crate::store::Database;
+
 /// The folder that one gateway holds.
 #[derive(Debug)]
 pub struct DataDir {
@@ -53,23 +55,31 @@ pub enum DataDirError {
         expected: &'static str,
     },
     /// A database without its key.
-    #[error("the data directory {} holds a log but not its key {}; restore the file from a backup", dir.display(), file)]
+    #[error(
+        "the database {database} holds a log, and the data directory {} does not hold its key {file}; \
+         restore the file from a backup, or copy it from another gateway of this log",
+        dir.display()
+    )]
     Lost {
         /// The folder.
         dir: PathBuf,
+        /// Where the log is.
+        database: Database,
         /// The missing file.
         file: &'static str,
     },
     /// Keys without their database.
     #[error(
         "the data directory {} held a log, and its database is gone; restore the newest copy of \
-         tally.db, for a second log under the same key would be a fork. To give this log up, \
+         {database}, for a second log under the same key would be a fork. To give this log up, \
          remove the whole folder. (That a log was begun is noted in {})",
         dir.display(), begun.display()
     )]
     Gone {
         /// The folder.
         dir: PathBuf,
+        /// Where the log was.
+        database: Database,
         /// The note.
         begun: PathBuf,
     },
@@ -82,7 +92,6 @@ pub enum DataDirError {
 const LOCK: &str = "lock";
 const LOG_KEY: &str = "log.key";
 const EVM_KEY: &str = "evm.key";
-const DATABASE: &str = "tally.db";
 const JOURNAL: &str = "journal";
 const BEGUN: &str = "log.begun";
 
@@ -111,30 +120,25 @@ impl DataDir {
         }
     }
 
-    /// The SQLite file.
-    pub fn database(&self) -> PathBuf {
-        self.path.join(DATABASE)
-    }
-
     /// The folder of the journal; it exists.
     pub fn journal(&self) -> PathBuf {
         self.path.join(JOURNAL)
     }
 
-    /// The log's Ed25519 seed, made at the first start.
+    /// The log's Ed25519 seed; made if need be, unless there is a log `in_use`.
     ///
     /// # Errors
     /// The file can't be read or written, may be read by others, or holds no key.
-    pub fn log_seed(&self) -> Result<[u8; 32], DataDirError> {
-        self.secret(LOG_KEY)
+    pub fn log_seed(&self, in_use: Option<&Database>) -> Result<[u8; 32], DataDirError> {
+        self.secret(LOG_KEY, in_use)
     }
 
-    /// The address of the log's secp256k1 key, made at the first start.
+    /// The address of the log's secp256k1 key, which is made likewise.
     ///
     /// # Errors
     /// As [`DataDir::log_seed`].
-    pub fn evm_address(&self) -> Result<Address, DataDirError> {
-        let secret = self.secret(EVM_KEY)?;
+    pub fn evm_address(&self, in_use: Option<&Database>) -> Result<Address, DataDirError> {
+        let secret = self.secret(EVM_KEY, in_use)?;
         let key = EvmKey::from_slice(&secret).map_err(|_| DataDirError::Content {
             path: self.path.join(EVM_KEY),
             expected: "a secp256k1 secret key as 64 hex digits",
@@ -143,11 +147,17 @@ impl DataDir {
         Ok(Address::from_bytes(address.into_array()))
     }
 
-    fn secret(&self, file: &'static str) -> Result<[u8; 32], DataDirError> {
+    fn secret(
+        &self,
+        file: &'static str,
+        in_use: Option<&Database>,
+    ) -> Result<[u8; 32], DataDirError> {
         let path = self.path.join(file);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.create(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.create(file, in_use);
+            }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => String::new(),
             Err(error) => return Err(io_error(&path, "read")(error)),
         };
@@ -163,10 +173,15 @@ impl DataDir {
             .ok_or(DataDirError::Content { path, expected })
     }
 
-    fn create(&self, file: &'static str) -> Result<[u8; 32], DataDirError> {
-        if self.database().exists() {
+    fn create(
+        &self,
+        file: &'static str,
+        in_use: Option<&Database>,
+    ) -> Result<[u8; 32], DataDirError> {
+        if let Some(database) = in_use {
             return Err(DataDirError::Lost {
                 dir: self.path.clone(),
+                database: database.clone(),
                 file,
             });
         }
@@ -200,11 +215,12 @@ impl DataDir {
     ///
     /// # Errors
     /// [`DataDirError::Gone`].
-    pub fn never_begun(&self) -> Result<(), DataDirError> {
+    pub fn never_begun(&self, database: &Database) -> Result<(), DataDirError> {
         let begun = self.path.join(BEGUN);
         if begun.exists() {
             return Err(DataDirError::Gone {
                 dir: self.path.clone(),
+                database: database.clone(),
                 begun,
             });
         }

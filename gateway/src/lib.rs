@@ -18,3 +18,8 @@ pub mod server;
 pub mod store;
 pub mod usage;
 pub mod web;
+
+#[cfg(test)]
+#[path = "../../tests/postgres.rs"]
+#[expect(dead_code, reason = "only whole-system tests crash a server")]
+mod postgres;

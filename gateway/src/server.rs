@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use protocol::entry::{Body, Entry, Log, RULES};
+use protocol::entry::{self, Body, Entry, RULES};
 use protocol::hash::receipt_commitment;
 use protocol::index::{Index, TreeSize};
 use protocol::key::{Origin, Signer, VerifierKey};
@@ -32,12 +32,14 @@ use crate::config::{Config, LogFormat};
 use crate::keys::{DataDir, DataDirError, default_origin};
 use crate::log::calls::Calls;
 use crate::log::pool::{Pool, Submission};
-use crate::log::sequencer::{Clock, Committed, Sequencer, system_clock};
+use crate::log::replica::Committed;
+use crate::log::sequencer::{Clock, system_clock};
 use crate::log::sign::ReceiptSigner;
+use crate::log::turns::{Joined, Log};
 use crate::log::{JournalError, Unfinished, publish, unfinished};
 use crate::proxy::Proxy;
 use crate::reply::Reply;
-use crate::store::{AppendError, Database, Store, StoreError};
+use crate::store::{AppendError, Database, Record, Store, StoreError};
 use crate::web;
 
 /// How long what is in flight may take to finish once shutdown begins.
@@ -107,7 +109,7 @@ pub enum ServerError {
         asked: Origin,
     },
     /// The stored log has another key.
-    #[error("the key files in {} are not those of the log in its database; restore them from a backup", .0.display())]
+    #[error("the key files in {} are not those of the log in its database; restore them from a backup, or copy them from another gateway of this log", .0.display())]
     ForeignKey(PathBuf),
     /// Entry 0 can't be read.
     #[error("the database does not hold a log: entry 0 is not what it should be")]
@@ -125,7 +127,7 @@ pub struct Server {
     pool: Arc<Pool>,
     store: Store,
     committed: watch::Receiver<Committed>,
-    sequencer: JoinHandle<Result<(), AppendError>>,
+    log: JoinHandle<Result<(), AppendError>>,
     // Held until the end: a second gateway must not take the folder before.
     _data: DataDir,
 }
@@ -152,15 +154,17 @@ impl Server {
     /// [`ServerError`].
     pub async fn bind_with_clock(config: &Config, clock: Clock) -> Result<Self, ServerError> {
         let data = DataDir::take(&config.data_dir)?;
-        let seed = data.log_seed()?;
-        let evm_key = data.evm_address()?;
         let database = config.database();
         let failed = |source| ServerError::Store {
             database: database.clone(),
             source,
         };
         let store = Store::open(&database).await.map_err(failed)?;
-        let origin = settle_origin(&store, config, &seed, evm_key).await?;
+        let stored = first_entry(&store).await.map_err(failed)?;
+        let in_use = stored.as_ref().map(|_| &database);
+        let seed = data.log_seed(in_use)?;
+        let evm_key = data.evm_address(in_use)?;
+        settle_origin(stored, config, &seed, evm_key)?;
         // The address before the first entry: a port in use begins no log.
         let listener =
             TcpListener::bind(config.listen)
@@ -176,17 +180,21 @@ impl Server {
                 source,
             })?;
 
+        let joined = Joined::wait(&store).await.map_err(failed)?;
+        // Asked again: another gateway may have begun the log by now.
+        let stored = first_entry(&store).await.map_err(failed)?;
+        let origin = settle_origin(stored, config, &seed, evm_key)?;
         let signer = Arc::new(Signer::new(origin.clone(), &seed));
         let verifier = signer.verifier().clone();
         let receipts = ReceiptSigner::new(verifier.clone(), &seed);
-        let resumed = Sequencer::resume(store.clone(), signer, receipts, clock).await;
-        let mut sequencer = resumed.map_err(failed)?;
-        if sequencer.size() == TreeSize::ZERO {
-            data.never_begun()?;
-            sequencer.append(vec![genesis(&verifier, evm_key)]).await?;
+        let opened = joined.open(store.clone(), signer, receipts, clock).await;
+        let mut log = opened.map_err(failed)?;
+        if log.replica().size() == TreeSize::ZERO {
+            data.never_begun(&database)?;
+            log.begin(genesis(&verifier, evm_key)).await?;
         }
         data.note_begun(&origin)?;
-        settle_unfinished(&data, &store, &mut sequencer)
+        settle_unfinished(&data, &store, &mut log)
             .await
             .map_err(|error| match error {
                 Unsettled::Store(source) => failed(source),
@@ -194,13 +202,14 @@ impl Server {
             })?;
         let calls = Calls::open(&data.journal(), config.max_in_flight)?;
         let pool = Arc::new(Pool::default());
-        let committed = sequencer.committed();
-        let (health, sums) = (sequencer.health(), sequencer.sums());
+        let replica = log.replica();
+        let committed = replica.committed();
+        let (health, sums) = (replica.health(), replica.sums());
         let first = committed.borrow().clone();
         let (publisher, published) = watch::channel(first);
         tokio::spawn(publish::run(committed.clone(), publisher));
         tokio::spawn(store.clone().maintain());
-        let sequencer = tokio::task::spawn_blocking(writer(sequencer, Arc::clone(&pool)));
+        let log = tokio::task::spawn_blocking(writer(log, Arc::clone(&pool)));
 
         let proxy = Proxy::new(origin, config, calls.clone(), Arc::clone(&pool), clock)
             .map_err(ServerError::Authorities)?;
@@ -227,7 +236,7 @@ impl Server {
             pool,
             store,
             committed,
-            sequencer,
+            log,
             _data: data,
         })
     }
@@ -259,7 +268,7 @@ impl Server {
             calls,
             pool,
             store,
-            mut sequencer,
+            mut log,
             _data,
             ..
         } = self;
@@ -282,7 +291,7 @@ impl Server {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 },
-                ended = &mut sequencer => break Some(ended),
+                ended = &mut log => break Some(ended),
                 () = &mut stop => break None,
             }
         };
@@ -307,7 +316,7 @@ impl Server {
         // What is cut off from here on is left to the next process.
         calls.close();
         pool.close();
-        let committed = tokio::time::timeout(GRACE, sequencer).await;
+        let committed = tokio::time::timeout(GRACE, log).await;
         store.close().await;
         match committed {
             Ok(ended) => finished(ended),
@@ -318,20 +327,17 @@ impl Server {
 
 /// Runs the sequencer on a thread of its own: it talks to the database in
 /// small steps, which would wake the threads that forward calls.
-fn writer(
-    sequencer: Sequencer,
-    pool: Arc<Pool>,
-) -> impl FnOnce() -> Result<(), AppendError> + Send + 'static {
+fn writer(log: Log, pool: Arc<Pool>) -> impl FnOnce() -> Result<(), AppendError> + Send + 'static {
     || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| AppendError::Store(sqlx::Error::Io(error).into()))?;
-        runtime.block_on(sequencer.run(pool))
+        runtime.block_on(log.run(pool))
     }
 }
 
-/// How the sequencer ended.
+/// How the log's task ended.
 fn finished(ended: Result<Result<(), AppendError>, JoinError>) -> Result<(), ServerError> {
     Ok(ended.map_err(ServerError::Sequencer)??)
 }
@@ -499,22 +505,19 @@ impl Connection {
     }
 }
 
+async fn first_entry(store: &Store) -> Result<Option<Record>, StoreError> {
+    let first = Index::new(0).expect("zero is an index");
+    store.record(first).await
+}
+
 /// The log's name: the stored one, else the chosen one, else one after its key.
-async fn settle_origin(
-    store: &Store,
+fn settle_origin(
+    stored: Option<Record>,
     config: &Config,
     seed: &[u8; 32],
     evm_key: Address,
 ) -> Result<Origin, ServerError> {
     let asked = config.origin.clone();
-    let first = Index::new(0).expect("zero is an index");
-    let stored = store
-        .record(first)
-        .await
-        .map_err(|source| ServerError::Store {
-            database: config.database(),
-            source,
-        })?;
     let Some(stored) = stored else {
         return Ok(asked.unwrap_or_else(|| default_origin(seed)));
     };
@@ -537,7 +540,7 @@ async fn settle_origin(
 
 /// Entry 0.
 fn genesis(verifier: &VerifierKey, evm_key: Address) -> Submission {
-    let body = Body::Log(Log {
+    let body = Body::Log(entry::Log {
         key: verifier.clone(),
         rules: RULES,
         totals_interval: TOTALS_INTERVAL,
@@ -559,11 +562,7 @@ enum Unsettled {
 }
 
 /// Records the calls that a former process left in flight as `unknown`.
-async fn settle_unfinished(
-    data: &DataDir,
-    store: &Store,
-    sequencer: &mut Sequencer,
-) -> Result<(), Unsettled> {
+async fn settle_unfinished(data: &DataDir, store: &Store, log: &mut Log) -> Result<(), Unsettled> {
     let found = unfinished(&data.journal()).map_err(|e| Unsettled::Other(e.into()))?;
     let (calls, files) = found;
     let mut batch = Vec::new();
@@ -582,8 +581,7 @@ async fn settle_unfinished(
             calls = batch.len(),
             "a former process was killed with calls in flight; recording them as unknown"
         );
-        sequencer
-            .append(batch)
+        log.settle(batch)
             .await
             .map_err(|e| Unsettled::Other(e.into()))?;
     }

@@ -1,11 +1,14 @@
--- As migrations/sqlite/0001_log.sql, which says what each table holds.
+-- As migrations/sqlite/0001_log.sql, which says what each table holds; then
+-- what several gateways on one log need.
 
 CREATE TABLE log (
     one   BIGINT PRIMARY KEY CHECK (one = 1),
     size  BIGINT NOT NULL,
     peaks BYTEA NOT NULL,
-    time  BIGINT NOT NULL
+    time  BIGINT NOT NULL,
+    epoch BIGINT NOT NULL
 );
+INSERT INTO log VALUES (1, 0, '', 0, 0);
 
 CREATE TABLE bundle (
     n           BIGINT PRIMARY KEY,
@@ -49,4 +52,21 @@ CREATE TABLE slice (
     number  BIGINT PRIMARY KEY,
     through BIGINT NOT NULL,
     state   BYTEA NOT NULL
+);
+
+-- Who may write, and until when, by this server's clock.
+CREATE TABLE lease (
+    one    BIGINT PRIMARY KEY CHECK (one = 1),
+    holder BYTEA NOT NULL,
+    until  TIMESTAMPTZ NOT NULL
+);
+INSERT INTO lease VALUES (1, '', 'epoch');
+
+-- What other gateways hand to the writer. The append that records a row
+-- deletes it.
+CREATE TABLE inbox (
+    seq        BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    receipt_id BYTEA NOT NULL UNIQUE,
+    entry      BYTEA NOT NULL, -- as of time 0: the writer says when
+    retrieval  BYTEA
 );

@@ -1,12 +1,14 @@
 -- The log. Everything is written by the append transaction, which moves
--- log.size from what it started from.
+-- log.size from what it started from, and only in its own epoch.
 
 CREATE TABLE log (
     one   INTEGER PRIMARY KEY CHECK (one = 1),
     size  INTEGER NOT NULL,
     peaks BLOB NOT NULL,     -- 32 bytes each, highest first
-    time  INTEGER NOT NULL   -- of the newest entry
+    time  INTEGER NOT NULL,  -- of the newest entry
+    epoch INTEGER NOT NULL   -- of the writer: each new one begins the next
 ) STRICT;
+INSERT INTO log VALUES (1, 0, x'', 0, 0);
 
 -- 256 entries each, once there are so many.
 CREATE TABLE bundle (

@@ -25,7 +25,8 @@ use utoipa::OpenApi;
 
 use crate::ledger::Shared;
 use crate::log::calls::Calls;
-use crate::log::sequencer::{Clock, Committed, Health};
+use crate::log::replica::{Committed, Health};
+use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::Store;
 pub use tiles::TileCache;

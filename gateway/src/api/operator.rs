@@ -37,6 +37,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<&'static str, 
 #[utoipa::path(get, path = "/metrics", responses((status = 200, body = String)))]
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     metrics::gauge!("tally_calls_pending").set(api.calls.pending() as f64);
+    metrics::gauge!("tally_writer").set(if api.health.is_writer() { 1.0 } else { 0.0 });
     metrics::gauge!("tally_log_size").set(api.committed.borrow().checkpoint.size().get() as f64);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(CONTENT_TYPE, kind)], api.metrics.render()).into_response()

@@ -2,17 +2,23 @@
 //!
 //! ```text
 //! calls (journal) -> pool -> sequencer -> store
-//!                               |
-//!                           committed -> publish
+//!                      |        |           |
+//!                      |    committed -> publish
+//!                      |        |           |
+//!                      └─> follower <───────┘    (of several gateways, all but one)
 //! ```
 //! Out of scope: HTTP, and how usage was read.
 
 pub mod calls;
+mod follower;
 mod journal;
+mod lease;
 pub mod pool;
 pub mod publish;
+pub mod replica;
 pub mod sequencer;
 pub mod sign;
 mod stage;
+pub mod turns;
 
 pub use journal::{JournalError, Unfinished, unfinished};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::sequencer::Committed;
+use super::replica::Committed;
 
 /// A new checkpoint is published at most this often.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -4,32 +4,28 @@
 //! computed a second time from the bytes that will be stored; signatures),
 //! commit (the size moves by compare-and-swap, with everything else, fsynced),
 //! add to the sums, and only then release: receipts can be asked for, the
-//! checkpoint is signed. The batch is what has piled up meanwhile.
+//! checkpoint is signed. The batch is what has piled up meanwhile, here or in
+//! the inbox.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use protocol::checkpoint::Checkpoint;
 use protocol::entry::{Body, Entry};
 use protocol::hash::Hash;
 use protocol::index::{Time, TreeSize};
-use protocol::key::Signer;
-use protocol::receipt::Receipt;
-use protocol::tile::WIDTH;
-use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use super::calls::Call;
+use super::follower::LOOK;
+use super::lease::Lease;
 use super::pool::{Pool, Submission};
-use super::sign::ReceiptSigner;
+use super::replica::Replica;
 use super::stage::{self, StagedBatch};
-use crate::ledger::{Ledger, Shared};
-use crate::store::{Append, AppendError, Chain, Record, Store, StoreError};
+use crate::store::{Append, AppendError, Chain, Epoch, Head, InboxRow, Record, StoreError};
 
 /// Entries in one transaction, at the most.
-const MAX_BATCH: usize = 4_096;
+pub(super) const MAX_BATCH: usize = 4_096;
 
 /// Retrievals that are remembered; older ones are looked up in the store.
 const MAX_RETRIEVED: usize = 65_536;
@@ -37,84 +33,50 @@ const MAX_RETRIEVED: usize = 65_536;
 /// Where time comes from.
 pub type Clock = fn() -> Time;
 
-/// The newest durable state of the log, and its checkpoint.
-#[derive(Clone, Debug)]
-pub struct Committed {
-    /// Size and root.
-    pub checkpoint: Checkpoint,
-    /// The checkpoint as a signed note.
-    pub note: Arc<str>,
-    /// Integration time of the newest entry.
-    pub time: Time,
-}
-
-/// Whether records can be stored at the moment. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Health(Arc<AtomicBool>);
-
-impl Health {
-    /// Whether the last attempt to commit went through.
-    pub fn is_good(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// The writer of the log.
 #[derive(Debug)]
 pub struct Sequencer {
-    store: Store,
-    signer: Arc<Signer>,
-    receipts: ReceiptSigner,
+    pub(super) replica: Replica,
     clock: Clock,
+    epoch: Epoch,
     chain: Chain,
-    committed: watch::Sender<Committed>,
-    sums: Shared,
-    health: Health,
     /// Responses that were retrieved of late, and by which retrieval.
     retrieved: HashMap<Hash, Uuid>,
+    /// What could not be committed because another writer began its epoch.
+    pub(super) unsettled: Vec<Submission>,
 }
 
 impl Sequencer {
-    /// Takes up the log where the store left it.
+    /// Takes up the log where the store left it, as its writer in `epoch`.
     ///
     /// # Errors
-    /// The store failed.
+    /// The store failed; `replica` is given back.
     pub async fn resume(
-        store: Store,
-        signer: Arc<Signer>,
-        receipts: ReceiptSigner,
+        mut replica: Replica,
+        epoch: Epoch,
         clock: Clock,
-    ) -> Result<Self, StoreError> {
-        let chain = store.chain().await?;
-        let sums = Shared::new(load(&store, chain.mmr.size()).await?);
-        let committed = watch::Sender::new(sign(&signer, &chain));
-        let health = Health(Arc::new(AtomicBool::new(true)));
+    ) -> Result<Self, (Replica, StoreError)> {
+        // In this order: no earlier writer appends any more.
+        let caught_up = match replica.catch_up().await {
+            Ok(()) => replica.settle_discarded().await,
+            Err(error) => Err(error),
+        };
+        let chain = match caught_up {
+            Ok(()) => replica.store.chain().await,
+            Err(error) => Err(error),
+        };
+        let chain = match chain {
+            Ok(chain) => chain,
+            Err(error) => return Err((replica, error)),
+        };
         Ok(Self {
-            store,
-            signer,
-            receipts,
+            replica,
             clock,
+            epoch,
             chain,
-            committed,
-            sums,
-            health,
             retrieved: HashMap::new(),
+            unsettled: Vec::new(),
         })
-    }
-
-    /// Follows what is committed.
-    pub fn committed(&self) -> watch::Receiver<Committed> {
-        self.committed.subscribe()
-    }
-
-    /// The sums over what is committed.
-    pub fn sums(&self) -> Shared {
-        self.sums.clone()
-    }
-
-    /// Follows whether records can be stored.
-    pub fn health(&self) -> Health {
-        self.health.clone()
     }
 
     /// The log's size.
@@ -122,49 +84,137 @@ impl Sequencer {
         self.chain.mmr.size()
     }
 
-    /// Sequences what the pool gives until it is closed and empty; it signs on
-    /// the thread that it is run on. What the
-    /// store can't take is tried again until it can.
+    /// Sequences what the pool and the inbox give until the pool is closed and
+    /// empty; it signs on the thread that it is run on. What the store can't
+    /// take is tried again until it can.
     ///
     /// # Errors
-    /// Another writer moved the log: going on could show two histories.
-    pub async fn run(mut self, pool: Arc<Pool>) -> Result<(), AppendError> {
-        while let Some(mut submissions) = pool.take().await {
-            // Somebody waits for the receipt of a call; nobody for a batch's lines.
-            submissions.sort_by_key(|submission| submission.call.is_none());
-            while !submissions.is_empty() {
-                let rest = submissions.split_off(submissions.len().min(MAX_BATCH));
-                self.append(submissions).await?;
-                submissions = rest;
+    /// Another writer began its epoch, or moved the log: going on could show
+    /// two histories.
+    pub(super) async fn run(
+        &mut self,
+        pool: &Arc<Pool>,
+        lease: &mut Lease,
+    ) -> Result<(), AppendError> {
+        let shared = self.replica.store.is_shared();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                taken = pool.take() => match taken {
+                    Some(submissions) => self.append_all(submissions).await?,
+                    None => return Ok(()),
+                },
+                _ = look.tick(), if shared => self.empty_inbox().await?,
+                () = lease.lost() => return Err(AppendError::Deposed),
             }
         }
+    }
+
+    async fn append_all(&mut self, mut submissions: Vec<Submission>) -> Result<(), AppendError> {
+        // Somebody waits for the receipt of a call; nobody for a batch's lines.
+        submissions.sort_by_key(|submission| submission.call.is_none());
+        while !submissions.is_empty() {
+            let rest = submissions.split_off(submissions.len().min(MAX_BATCH));
+            if let Err(error) = self.append(submissions).await {
+                self.unsettled.extend(rest);
+                return Err(error);
+            }
+            submissions = rest;
+        }
         Ok(())
+    }
+
+    /// Appends what other gateways handed over.
+    pub(super) async fn empty_inbox(&mut self) -> Result<(), AppendError> {
+        loop {
+            let rows = loop {
+                match self.replica.store.inbox(MAX_BATCH).await {
+                    Ok(rows) => break rows,
+                    Err(error) => self.replica.health.wait_out(error).await?,
+                }
+            };
+            self.replica.health.good();
+            let all = rows.len() == MAX_BATCH;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let taken: Vec<i64> = rows.iter().map(|row| row.seq).collect();
+            let rows = rows.into_iter().filter(|row| !row.recorded);
+            let batch = rows.map(|row| self.taken(row)).collect::<Result<_, _>>()?;
+            self.append_taken(batch, &taken).await?;
+            if !all {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A row of the inbox, with who waits for it if that is this gateway.
+    fn taken(&mut self, row: InboxRow) -> Result<Submission, StoreError> {
+        let handed = row.handed;
+        let Ok(Entry::Known { body, .. }) = Entry::parse(&handed.entry) else {
+            return Err(StoreError::Damaged("an entry in the inbox can't be read"));
+        };
+        let waiting = self.replica.waiting.remove(&handed.receipt_id);
+        let (call, released) = waiting.map_or((None, None), |w| (w.call, w.released));
+        Ok(Submission {
+            body,
+            receipt_id: Some(handed.receipt_id),
+            retrieval: handed.retrieval,
+            released,
+            call,
+        })
     }
 
     /// Makes entries of `batch`, in its order. When it returns, they are durable.
     ///
     /// # Errors
-    /// Another writer moved the log.
+    /// Another writer began its epoch, or moved the log.
     pub async fn append(&mut self, batch: Vec<Submission>) -> Result<(), AppendError> {
+        self.append_taken(batch, &[]).await
+    }
+
+    /// The same for what was `taken` from the inbox, whose rows it removes.
+    async fn append_taken(
+        &mut self,
+        batch: Vec<Submission>,
+        taken: &[i64],
+    ) -> Result<(), AppendError> {
         let batch = self.without_known_responses(batch).await?;
         if batch.is_empty() {
-            return Ok(());
+            return self.discard(taken).await;
         }
         let staged = self.stage(&batch)?;
-        let mentions: Vec<_> = batch.iter().map(mentioned).collect();
-        self.commit(&staged, &mentions).await?;
+        if let Err(error) = self.commit(&staged, &batch, taken).await {
+            self.unsettled = batch;
+            return Err(error);
+        }
         self.chain = staged.chain;
-        self.add(&batch, &staged.records);
-        self.committed.send_replace(sign(&self.signer, &self.chain));
+        let head = Head {
+            mmr: self.chain.mmr.clone(),
+            time: self.chain.time,
+        };
+        self.replica.advance(head, &batch, &staged.records);
         for (submission, staged) in batch.into_iter().zip(&staged.records) {
             announce(&submission, staged);
             if let Some(released) = submission.released {
                 // Who asked may have left.
-                let _ = released.send(self.receipt(staged));
+                let _ = released.send(self.replica.receipt(staged));
             }
             if let Some(call) = submission.call {
                 call.recorded();
             }
+        }
+        Ok(())
+    }
+
+    /// Removes rows of the inbox that give no record.
+    async fn discard(&self, taken: &[i64]) -> Result<(), AppendError> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        while let Err(error) = self.replica.store.discard(taken).await {
+            self.replica.health.wait_out(error).await?;
         }
         Ok(())
     }
@@ -212,12 +262,12 @@ impl Sequencer {
     /// Which of these commitments entries hold.
     async fn stored(&self, responses: &[Hash]) -> Result<HashSet<Hash>, AppendError> {
         loop {
-            match self.store.known_responses(responses).await {
+            match self.replica.store.known_responses(responses).await {
                 Ok(known) => {
-                    self.health.0.store(true, Ordering::Relaxed);
+                    self.replica.health.good();
                     return Ok(known);
                 }
-                Err(error) => self.wait_out(error).await?,
+                Err(error) => self.replica.health.wait_out(error).await?,
             }
         }
     }
@@ -229,7 +279,7 @@ impl Sequencer {
         let entries = entries
             .map(|s| (s.body.encode(now), s.receipt_id))
             .collect();
-        let staged = stage::stage(self.chain.clone(), now, entries, &self.receipts);
+        let staged = stage::stage(self.chain.clone(), now, entries, &self.replica.receipts);
         staged.map_err(|stage::Flipped| {
             StoreError::Damaged(
                 "entries changed in memory after they were hashed; nothing was signed. Restart, \
@@ -238,66 +288,41 @@ impl Sequencer {
         })
     }
 
-    /// Adds a batch that is committed to the sums.
-    fn add(&self, batch: &[Submission], records: &[Arc<Record>]) {
-        let mut sums = self.sums.write();
-        for (submission, record) in batch.iter().zip(records) {
-            let usage = match &submission.body {
-                Body::Usage(usage) => Some(usage),
-                Body::Log(_) => None,
-            };
-            sums.add(record.index, self.chain.time, usage);
-        }
-    }
-
     async fn commit(
         &self,
         staged: &StagedBatch,
-        mentions: &[[Option<Hash>; 2]],
+        batch: &[Submission],
+        taken: &[i64],
     ) -> Result<(), AppendError> {
-        let chain = &staged.chain;
-        let slices = self.sums.read().due(chain.mmr.size());
+        let (chain, store) = (&staged.chain, &self.replica.store);
+        let slices = self.replica.sums().read().due(chain.mmr.size());
+        let mentions: Vec<_> = batch.iter().map(mentioned).collect();
         let append = Append {
+            epoch: self.epoch,
             from: self.size(),
             mmr: &chain.mmr,
             time: chain.time,
             records: &staged.records,
-            mentions,
+            mentions: &mentions,
             sealed: &staged.sealed,
             tiles: &staged.tiles,
             slices: &slices,
+            taken,
         };
         loop {
-            let done = self.store.append(append).await;
+            let done = store.append(append).await;
             match done {
                 Ok(()) => break,
-                Err(AppendError::Store(error)) => self.wait_out(error).await?,
-                Err(moved @ AppendError::Moved { .. }) => return Err(moved),
+                Err(AppendError::Store(error)) => self.replica.health.wait_out(error).await?,
+                Err(refused) => return Err(refused),
             }
             // An error may have come after the commit: look before trying again.
-            match self.store.chain().await {
+            match store.head().await {
                 Ok(there) if there.mmr == chain.mmr => break,
                 Ok(_) | Err(_) => {}
             }
         }
-        self.health.0.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn receipt(&self, staged: &Record) -> String {
-        let verifier = self.signer.verifier();
-        let (origin, leaf_hash) = (verifier.origin().clone(), Hash::leaf(&staged.entry));
-        Receipt::new(origin, staged.index, leaf_hash).note(verifier, &staged.signature)
-    }
-
-    /// Waits before trying again, where that can help.
-    async fn wait_out(&self, error: StoreError) -> Result<(), AppendError> {
-        self.health.0.store(false, Ordering::Relaxed);
-        if error.is_final() {
-            return Err(error.into());
-        }
-        report(&error);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.replica.health.good();
         Ok(())
     }
 }
@@ -314,43 +339,6 @@ fn mentioned(submission: &Submission) -> [Option<Hash>; 2] {
     match &submission.body {
         Body::Usage(usage) => [usage.key_id, usage.response],
         Body::Log(_) => [None, None],
-    }
-}
-
-fn report(error: &(dyn std::error::Error + 'static)) {
-    tracing::error!(error, "records can't be stored; trying again in a second");
-}
-
-/// The sums over the first `size` entries: what was written of them, and the
-/// entries since.
-async fn load(store: &Store, size: TreeSize) -> Result<Ledger, StoreError> {
-    let damaged = |_| StoreError::Damaged("a slice of the sums can't be read");
-    let (mut ledger, from) = Ledger::load(&store.slices().await?).map_err(damaged)?;
-    for n in from.get() / WIDTH..size.get().div_ceil(WIDTH) {
-        for record in store.bundle(n, from).await? {
-            let entry = Entry::parse(&record.entry);
-            let entry = entry.map_err(|_| StoreError::Damaged("an entry can't be read"))?;
-            let usage = match &entry {
-                Entry::Known {
-                    body: Body::Usage(usage),
-                    ..
-                } => Some(usage),
-                _ => None,
-            };
-            ledger.add(record.index, entry.time(), usage);
-        }
-    }
-    Ok(ledger)
-}
-
-fn sign(signer: &Signer, chain: &Chain) -> Committed {
-    let origin = signer.verifier().origin().clone();
-    let checkpoint = Checkpoint::new(origin, chain.mmr.size(), chain.mmr.root());
-    let note = checkpoint.seal(signer).into();
-    Committed {
-        checkpoint,
-        note,
-        time: chain.time,
     }
 }
 
@@ -384,13 +372,16 @@ pub fn system_clock() -> Time {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Database, Store};
+    use crate::log::sign::ReceiptSigner;
+    use crate::postgres::Server;
+    use crate::store::{Database, Handed, Store};
     use protocol::hash::receipt_commitment;
     use protocol::index::Index;
-    use protocol::key::Origin;
+    use protocol::key::{Origin, Signer};
+    use protocol::mmr::Mmr;
     use protocol::name::Name;
     use protocol::record::{Counts, Outcome, Source, Usage};
-    use protocol::tile::{Tile, TileKind, entries};
+    use protocol::tile::{Tile, TileKind, WIDTH, entries};
     use std::cell::Cell;
     use std::path::PathBuf;
 
@@ -402,27 +393,47 @@ mod tests {
         Time::from_secs(NOW.get()).expect("small")
     }
 
-    /// A store in a folder of its own, removed when dropped.
+    /// A store of its own, removed when dropped.
     struct Scratch {
         folder: PathBuf,
         store: Store,
     }
 
     impl Scratch {
-        async fn new() -> Self {
-            let folder = std::env::temp_dir().join(format!("tally-sequencer-{}", Uuid::now_v7()));
+        /// One in SQLite and one in PostgreSQL.
+        async fn both() -> [Self; 2] {
+            let folder = || std::env::temp_dir().join(format!("tally-{}", Uuid::now_v7()));
+            let sqlite = folder();
+            let postgres = Database::Postgres(Server::shared().database());
+            [
+                Self::open(sqlite.clone(), &Database::Sqlite(sqlite.join("tally.db"))).await,
+                Self::open(folder(), &postgres).await,
+            ]
+        }
+
+        async fn open(folder: PathBuf, database: &Database) -> Self {
             std::fs::create_dir(&folder).expect("a fresh folder");
-            let database = Database::Sqlite(folder.join("tally.db"));
-            let store = Store::open(&database).await.expect("opens");
+            let store = Store::open(database).await.expect("opens");
             Self { folder, store }
         }
 
+        /// The same gateway's next turn.
         async fn sequencer(&self) -> Sequencer {
+            let epoch = self.store.take(Uuid::from_u128(1)).await.expect("answers");
+            self.sequencer_in(epoch.expect("nobody else has it")).await
+        }
+
+        async fn sequencer_in(&self, epoch: Epoch) -> Sequencer {
+            let resumed = Sequencer::resume(self.replica().await, epoch, clock).await;
+            resumed.expect("the store answers")
+        }
+
+        async fn replica(&self) -> Replica {
             let origin = Origin::parse("log.example.org").expect("valid");
             let signer = Arc::new(Signer::new(origin, &[1; 32]));
             let receipts = ReceiptSigner::new(signer.verifier().clone(), &[1; 32]);
-            let resumed = Sequencer::resume(self.store.clone(), signer, receipts, clock).await;
-            resumed.expect("the store answers")
+            let opened = Replica::open(self.store.clone(), signer, receipts).await;
+            opened.expect("the store answers")
         }
 
         async fn entry(&self, index: u64) -> String {
@@ -478,25 +489,56 @@ mod tests {
 
     #[tokio::test]
     async fn tiles_bundles_and_roots_are_those_of_the_entries() {
-        let scratch = Scratch::new().await;
-        let mut leaves = vec![];
-        for batch in [1, 3, 31, 32, 188, 1, 1, 300, 256] {
-            // Taken up anew each time, as after a restart.
-            let mut sequencer = scratch.sequencer().await;
-            let submissions = (0..batch).map(|_| usage(None, None)).collect();
-            sequencer.append(submissions).await.expect("one writer");
-            let size = sequencer.size();
-            for index in leaves.len() as u64..size.get() {
-                leaves.push(Hash::leaf(scratch.entry(index).await.as_bytes()));
-            }
-            let committed = sequencer.committed().borrow().clone();
-            assert_eq!(committed.checkpoint.size().get(), leaves.len() as u64);
-            assert_eq!(committed.checkpoint.root(), tree_head(&leaves));
+        for scratch in Scratch::both().await {
+            let mut leaves = vec![];
+            for batch in [1, 3, 31, 32, 188, 1, 1, 300, 256] {
+                // Taken up anew each time, as after a restart.
+                let mut sequencer = scratch.sequencer().await;
+                let submissions = (0..batch).map(|_| usage(None, None)).collect();
+                sequencer.append(submissions).await.expect("one writer");
+                let size = sequencer.size();
+                for index in leaves.len() as u64..size.get() {
+                    leaves.push(Hash::leaf(scratch.entry(index).await.as_bytes()));
+                }
+                let committed = sequencer.replica.committed().borrow().clone();
+                assert_eq!(committed.checkpoint.size().get(), leaves.len() as u64);
+                assert_eq!(committed.checkpoint.root(), tree_head(&leaves));
 
-            for n in 0..=size.get() / WIDTH {
-                let start = usize::try_from(n * WIDTH).expect("small");
-                if let Some(tile) = Tile::within(TileKind::Hashes(0), n, size) {
-                    let end = start + usize::from(tile.width());
+                for n in 0..=size.get() / WIDTH {
+                    let start = usize::try_from(n * WIDTH).expect("small");
+                    if let Some(tile) = Tile::within(TileKind::Hashes(0), n, size) {
+                        let end = start + usize::from(tile.width());
+                        let bytes = scratch
+                            .store
+                            .tile(&tile)
+                            .await
+                            .expect("answers")
+                            .expect("there")
+                            .plain()
+                            .expect("whole");
+                        let wanted: Vec<u8> = leaves[start..end]
+                            .iter()
+                            .flat_map(|h| *h.as_bytes())
+                            .collect();
+                        assert_eq!(bytes, wanted, "{tile:?} at {size}");
+                        let bundle = Tile::within(TileKind::Entries, n, size).expect("as wide");
+                        let bytes = scratch
+                            .store
+                            .tile(&bundle)
+                            .await
+                            .expect("answers")
+                            .expect("there")
+                            .plain()
+                            .expect("whole");
+                        let hashed: Vec<_> = entries(&bytes)
+                            .expect("whole")
+                            .into_iter()
+                            .map(Hash::leaf)
+                            .collect();
+                        assert_eq!(hashed, &leaves[start..end], "{bundle:?} at {size}");
+                    }
+                }
+                if let Some(tile) = Tile::within(TileKind::Hashes(1), 0, size) {
                     let bytes = scratch
                         .store
                         .tile(&tile)
@@ -505,134 +547,201 @@ mod tests {
                         .expect("there")
                         .plain()
                         .expect("whole");
-                    let wanted: Vec<u8> = leaves[start..end]
-                        .iter()
-                        .flat_map(|h| *h.as_bytes())
+                    let wanted: Vec<u8> = leaves
+                        .chunks_exact(256)
+                        .flat_map(|full| *tree_head(full).as_bytes())
                         .collect();
                     assert_eq!(bytes, wanted, "{tile:?} at {size}");
-                    let bundle = Tile::within(TileKind::Entries, n, size).expect("as wide");
-                    let bytes = scratch
-                        .store
-                        .tile(&bundle)
-                        .await
-                        .expect("answers")
-                        .expect("there")
-                        .plain()
-                        .expect("whole");
-                    let hashed: Vec<_> = entries(&bytes)
-                        .expect("whole")
-                        .into_iter()
-                        .map(Hash::leaf)
-                        .collect();
-                    assert_eq!(hashed, &leaves[start..end], "{bundle:?} at {size}");
                 }
             }
-            if let Some(tile) = Tile::within(TileKind::Hashes(1), 0, size) {
-                let bytes = scratch
-                    .store
-                    .tile(&tile)
-                    .await
-                    .expect("answers")
-                    .expect("there")
-                    .plain()
-                    .expect("whole");
-                let wanted: Vec<u8> = leaves
-                    .chunks_exact(256)
-                    .flat_map(|full| *tree_head(full).as_bytes())
-                    .collect();
-                assert_eq!(bytes, wanted, "{tile:?} at {size}");
+        }
+    }
+
+    fn records(count: usize) -> Vec<Submission> {
+        (0..count).map(|_| usage(None, None)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_second_writer_is_refused_and_writes_nothing() {
+        for scratch in Scratch::both().await {
+            let epoch = scratch.store.take(Uuid::from_u128(1)).await;
+            let epoch = epoch.expect("answers").expect("free");
+            // In one epoch, which never happens, the size alone decides.
+            let mut first = scratch.sequencer_in(epoch).await;
+            let mut second = scratch.sequencer_in(epoch).await;
+            first.append(records(1)).await.expect("the first");
+            for _ in 0..2 {
+                let refused = second.append(records(2)).await;
+                assert!(
+                    matches!(refused, Err(AppendError::Moved { .. })),
+                    "{refused:?}"
+                );
+            }
+            first.append(records(1)).await.expect("as it stands");
+            assert_eq!(scratch.sequencer_in(epoch).await.size().get(), 2);
+
+            // A later epoch ends the earlier one, though the size fits.
+            let mut third = scratch.sequencer().await;
+            let refused = first.append(records(3)).await;
+            assert!(matches!(refused, Err(AppendError::Deposed)), "{refused:?}");
+            assert_eq!(first.unsettled.len(), 3, "kept to be handed over");
+            third.append(records(1)).await.expect("the writer");
+            assert_eq!(scratch.sequencer().await.size().get(), 3);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_one_gateways_until_it_ends() {
+        let [sqlite, postgres] = Scratch::both().await;
+        let [one, two] = [1, 2].map(Uuid::from_u128);
+        let store = &postgres.store;
+        let first = store.take(one).await.expect("answers").expect("free");
+        assert_eq!(store.take(two).await.expect("answers"), None);
+        assert!(store.renew(one).await.expect("answers"), "it has it");
+        assert!(!store.renew(two).await.expect("answers"), "it has it not");
+        store.release(two).await.expect("answers");
+        assert_eq!(store.take(two).await.expect("answers"), None);
+        store.release(one).await.expect("answers");
+        let second = store.take(two).await.expect("answers").expect("free");
+        assert_ne!(first, second);
+        assert!(!store.renew(one).await.expect("answers"), "it lost it");
+        // SQLite's only gateway is asked no such thing.
+        for holder in [one, two] {
+            assert!(sqlite.store.take(holder).await.expect("answers").is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_handed_over_is_recorded_once() {
+        let [_, scratch] = Scratch::both().await;
+        let mut writer = scratch.sequencer().await;
+        let mut other = scratch.replica().await;
+        let never = Time::from_secs(0).expect("zero");
+        let handed = |submission: &Submission| Handed {
+            receipt_id: submission.receipt_id.expect("one"),
+            entry: submission.body.encode(never),
+            retrieval: submission.retrieval,
+        };
+        let one = handed(&usage(Some("a"), None));
+        for again in [false, true, true] {
+            let rows = [one.clone(), one.clone()];
+            scratch.store.hand_over(&rows).await.expect("answers");
+            scratch.store.hand_over(&rows).await.expect("answers");
+            let rows = scratch.store.inbox(9).await.expect("answers");
+            assert_eq!((rows.len(), rows[0].recorded), (1, again));
+            writer.empty_inbox().await.expect("the writer");
+            assert_eq!(writer.size().get(), 1);
+            assert!(scratch.store.inbox(9).await.expect("answers").is_empty());
+        }
+        // Who handed over is told: by the receipt, or that there is none.
+        let (released, mut receipt) = tokio::sync::oneshot::channel();
+        let mut asked = usage(None, None);
+        asked.released = Some(released);
+        let known = usage(Some("a"), Some(Uuid::now_v7()));
+        let known_id = known.receipt_id.expect("one");
+        let batch = vec![asked, known];
+        other.hand_over(batch).await.expect("answers");
+        let ids = || vec![known_id];
+        let none = scratch.store.discarded(ids()).await.expect("answers");
+        assert!(none.is_empty(), "it may yet be recorded");
+        writer.empty_inbox().await.expect("the writer");
+        assert_eq!(writer.size().get(), 2);
+        assert_eq!(
+            scratch.store.discarded(ids()).await.expect("answers"),
+            [known_id]
+        );
+        assert!(receipt.try_recv().is_err(), "not before it is seen there");
+        other.catch_up().await.expect("answers");
+        let note = receipt.try_recv().expect("released");
+        let key = other.signer.verifier();
+        let opened = protocol::receipt::Receipt::open(note.as_bytes(), key).expect("genuine");
+        assert_eq!(opened.index().get(), 1);
+        let (theirs, ours) = (other.committed(), writer.replica.committed());
+        assert_eq!(theirs.borrow().note, ours.borrow().note);
+    }
+
+    #[tokio::test]
+    async fn a_replica_signs_nothing_that_does_not_go_on_from_what_it_saw() {
+        for scratch in Scratch::both().await {
+            let mut writer = scratch.sequencer().await;
+            writer.append(records(3)).await.expect("one writer");
+            let mut replica = scratch.replica().await;
+            writer.append(records(2)).await.expect("one writer");
+            replica.catch_up().await.expect("as it was appended");
+            let seen = replica.committed().borrow().note.clone();
+            let mut other = Mmr::EMPTY;
+            for n in 0..5_u8 {
+                other.append(Hash::leaf(&[n]), |_| {});
+            }
+            for history in [other, Mmr::EMPTY] {
+                replica.store.forge(&history).await;
+                let refused = replica.catch_up().await;
+                assert!(
+                    matches!(refused, Err(StoreError::Damaged(_))),
+                    "{refused:?}"
+                );
+                assert_eq!(replica.committed().borrow().note, seen);
             }
         }
     }
 
     #[tokio::test]
-    async fn a_second_writer_is_refused_and_writes_nothing() {
-        let scratch = Scratch::new().await;
-        let (mut first, mut second) = (scratch.sequencer().await, scratch.sequencer().await);
-        first
-            .append(vec![usage(None, None)])
-            .await
-            .expect("the first");
-        let refused = second
-            .append(vec![usage(None, None), usage(None, None)])
-            .await;
-        assert!(
-            matches!(refused, Err(AppendError::Moved { .. })),
-            "{refused:?}"
-        );
-        first
-            .append(vec![usage(None, None)])
-            .await
-            .expect("still the only one");
-        let mut late = scratch.sequencer().await;
-        first
-            .append(vec![usage(None, None)])
-            .await
-            .expect("still the only one");
-        let refused = late.append(vec![usage(None, None)]).await;
-        assert!(
-            matches!(refused, Err(AppendError::Moved { .. })),
-            "{refused:?}"
-        );
-        assert_eq!(scratch.sequencer().await.size(), first.size());
-        assert_eq!(first.size().get(), 3);
-    }
-
-    #[tokio::test]
     async fn time_never_goes_back() {
-        let scratch = Scratch::new().await;
-        let mut sequencer = scratch.sequencer().await;
-        for (now, expected) in [(5_000, 5_000), (1_400, 5_000), (5_001, 5_001)] {
-            NOW.set(now);
-            sequencer
-                .append(vec![usage(None, None)])
-                .await
-                .expect("one writer");
-            let entry = scratch.entry(sequencer.size().get() - 1).await;
-            assert!(entry.contains(&format!(r#""time":{expected},"#)), "{entry}");
-            // Also over a restart.
-            sequencer = scratch.sequencer().await;
+        for scratch in Scratch::both().await {
+            let mut sequencer = scratch.sequencer().await;
+            for (now, expected) in [(5_000, 5_000), (1_400, 5_000), (5_001, 5_001)] {
+                NOW.set(now);
+                sequencer
+                    .append(vec![usage(None, None)])
+                    .await
+                    .expect("one writer");
+                let entry = scratch.entry(sequencer.size().get() - 1).await;
+                assert!(entry.contains(&format!(r#""time":{expected},"#)), "{entry}");
+                // Also over a restart.
+                sequencer = scratch.sequencer().await;
+            }
         }
     }
 
     #[tokio::test]
     async fn a_response_is_retrieved_once_but_posted_as_often_as_it_comes() {
-        let scratch = Scratch::new().await;
-        let mut sequencer = scratch.sequencer().await;
-        let (one, two) = (Some(Uuid::now_v7()), Some(Uuid::now_v7()));
-        for (claim, batch, size) in [
-            (
-                "a retrieval of something new",
-                vec![usage(Some("a"), one)],
-                1,
-            ),
-            (
-                "the same retrieval's next line",
-                vec![usage(Some("a"), one)],
-                2,
-            ),
-            ("another retrieval", vec![usage(Some("a"), two)], 2),
-            (
-                "two posts of one id",
-                vec![usage(Some("b"), None), usage(Some("b"), None)],
-                4,
-            ),
-            ("what was posted", vec![usage(Some("b"), two)], 4),
-            (
-                "what is posted just before",
-                vec![usage(Some("c"), None), usage(Some("c"), one)],
-                5,
-            ),
-            ("no id at all", vec![usage(None, one), usage(None, one)], 7),
-        ] {
-            sequencer.append(batch).await.expect("one writer");
-            assert_eq!(sequencer.size().get(), size, "{claim}");
+        for scratch in Scratch::both().await {
+            let mut sequencer = scratch.sequencer().await;
+            let (one, two) = (Some(Uuid::now_v7()), Some(Uuid::now_v7()));
+            for (claim, batch, size) in [
+                (
+                    "a retrieval of something new",
+                    vec![usage(Some("a"), one)],
+                    1,
+                ),
+                (
+                    "the same retrieval's next line",
+                    vec![usage(Some("a"), one)],
+                    2,
+                ),
+                ("another retrieval", vec![usage(Some("a"), two)], 2),
+                (
+                    "two posts of one id",
+                    vec![usage(Some("b"), None), usage(Some("b"), None)],
+                    4,
+                ),
+                ("what was posted", vec![usage(Some("b"), two)], 4),
+                (
+                    "what is posted just before",
+                    vec![usage(Some("c"), None), usage(Some("c"), one)],
+                    5,
+                ),
+                ("no id at all", vec![usage(None, one), usage(None, one)], 7),
+            ] {
+                sequencer.append(batch).await.expect("one writer");
+                assert_eq!(sequencer.size().get(), size, "{claim}");
+            }
+            let mut resumed = scratch.sequencer().await;
+            resumed
+                .append(vec![usage(Some("a"), Some(Uuid::now_v7()))])
+                .await
+                .expect("one writer");
+            assert_eq!(resumed.size().get(), 7, "after a restart");
         }
-        let mut resumed = scratch.sequencer().await;
-        resumed
-            .append(vec![usage(Some("a"), Some(Uuid::now_v7()))])
-            .await
-            .expect("one writer");
-        assert_eq!(resumed.size().get(), 7, "after a restart");
     }
 }

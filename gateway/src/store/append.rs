@@ -1,8 +1,8 @@
 //! The append transaction.
 //!
-//! Order: the size moves first, and only from what the batch was staged on. A
-//! second writer, or a batch staged on a state that was never committed, fails
-//! there and writes nothing.
+//! Order: the size moves first, and only from what the batch was staged on, in
+//! the writer's own epoch. A second writer, one that was deposed, or a batch
+//! staged on a state that was never committed fails there and writes nothing.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use protocol::hash::Hash;
 use protocol::index::{Time, TreeSize};
 use protocol::mmr::Mmr;
 use protocol::tile::WIDTH;
-use sqlx::{Postgres, QueryBuilder, Sqlite, Transaction};
 
 use super::bundle::Sealed;
 use super::engine::{Tx, on};
-use super::{EPOCH, Record, Store, StoreError, head, id_bytes, to_i64};
+use super::lease::Epoch;
+use super::{Record, Store, StoreError, postgres, sqlite, to_i64};
 
 /// A tile's content after the batch: full, or its level's right edge.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct SliceRow {
 /// What an append stores.
 #[derive(Clone, Copy, Debug)]
 pub struct Append<'a> {
+    /// The epoch of the writer.
+    pub epoch: Epoch,
     /// The size that the batch was staged on.
     pub from: TreeSize,
     /// The tree that it leads to.
@@ -57,12 +59,17 @@ pub struct Append<'a> {
     pub tiles: &'a [TileRow],
     /// The slices of the ledger that are due.
     pub slices: &'a [SliceRow],
+    /// The rows of the inbox that this settles.
+    pub taken: &'a [i64],
 }
 
 /// Why a batch was not committed.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The log is not where the batch was staged: another writer is at work.
+    /// A later writer began its epoch: this one writes nothing any more.
+    #[error("another gateway writes this log now")]
+    Deposed,
+    /// The log is not where the batch was staged, and nobody said so.
     #[error("the log is no longer at size {expected}: another gateway writes to this database")]
     Moved {
         /// The size the batch was staged on.
@@ -87,15 +94,11 @@ impl Store {
     /// whether the commit went through.
     pub async fn append(&self, append: Append<'_>) -> Result<(), AppendError> {
         let mut tx = self.0.writing().await?;
-        if !tx.moved(&append).await? {
-            return Err(AppendError::Moved {
-                expected: append.from,
-            });
-        }
+        tx.moves(&append).await?;
         tx.seal(&append).await?;
         match &mut tx {
-            Tx::Sqlite(tx) => lists_sqlite(tx, &append).await?,
-            Tx::Postgres(tx) => lists_postgres(tx, &append).await?,
+            Tx::Sqlite(tx) => sqlite::lists(tx, &append).await?,
+            Tx::Postgres(tx) => postgres::lists(tx, &append).await?,
         }
         tx.tiles_and_slices(&append).await?;
         tx.commit().await?;
@@ -105,21 +108,33 @@ impl Store {
 }
 
 impl Tx {
-    /// Moves the size; says whether it stood where it should.
-    async fn moved(&mut self, append: &Append<'_>) -> Result<bool, sqlx::Error> {
-        const BEGIN: &str = "INSERT INTO log (one, size, peaks, time) VALUES (1, $1, $2, $3)
-            ON CONFLICT DO NOTHING";
-        const MOVE: &str = "UPDATE log SET size = $1, peaks = $2, time = $3 WHERE size = $4";
+    /// Moves the size from where it should stand.
+    async fn moves(&mut self, append: &Append<'_>) -> Result<(), AppendError> {
         let peaks: Vec<u8> = append.mmr.peaks().iter().flat_map(bytes).collect();
-        let (size, time) = (to_i64(append.mmr.size().get()), to_i64(append.time.secs()));
-        let begins = append.from == TreeSize::ZERO;
-        let rows = on!(self, c => {
-            let query = sqlx::query(if begins { BEGIN } else { MOVE });
-            let query = query.bind(size).bind(peaks).bind(time);
-            let query = if begins { query } else { query.bind(to_i64(append.from.get())) };
-            query.execute(c).await?.rows_affected()
+        let moved = on!(&mut *self, c => {
+            sqlx::query(
+                "UPDATE log SET size = $1, peaks = $2, time = $3 WHERE size = $4 AND epoch = $5",
+            )
+            .bind(to_i64(append.mmr.size().get()))
+            .bind(peaks)
+            .bind(to_i64(append.time.secs()))
+            .bind(to_i64(append.from.get()))
+            .bind(append.epoch.0)
+            .execute(c)
+            .await?
+            .rows_affected()
         });
-        Ok(rows == 1)
+        if moved == 1 {
+            return Ok(());
+        }
+        let epoch: i64 = on!(self, c => {
+            sqlx::query_scalar("SELECT epoch FROM log").fetch_one(c).await?
+        });
+        if epoch != append.epoch.0 {
+            return Err(AppendError::Deposed);
+        }
+        let expected = append.from;
+        Err(AppendError::Moved { expected })
     }
 
     /// Stores the bundles that are full, and removes their entries' rows.
@@ -183,106 +198,12 @@ impl<'a> Append<'a> {
     }
 
     /// The records that stand after it.
-    fn unsealed(&self) -> &'a [Arc<Record>] {
+    pub(super) fn unsealed(&self) -> &'a [Arc<Record>] {
         let sealed = self
             .records
             .partition_point(|r| r.index.get() < self.tail());
         &self.records[sealed..]
     }
-}
-
-/// Rows of records, found by number in one value that holds them all: a
-/// statement a list, however long.
-async fn lists_sqlite(
-    tx: &mut Transaction<'static, Sqlite>,
-    append: &Append<'_>,
-) -> Result<(), sqlx::Error> {
-    const RECEIPTS: &str = "INSERT INTO receipt (id, idx)
-        WITH RECURSIVE i(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n + 1 < $2)
-        SELECT substr($3, n * 16 + 1, 16), $1 + n FROM i
-        WHERE substr($3, n * 16 + 1, 16) <> zeroblob(16)";
-    const MENTIONS: &str = "INSERT INTO mention (epoch, head, idx)
-        WITH RECURSIVE i(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM i WHERE n + 1 < $2)
-        SELECT ($1 + n) / $4, substr($3, n * 8 + 1, 8), $1 + n FROM i
-        WHERE substr($3, n * 8 + 1, 8) <> zeroblob(8)
-        ON CONFLICT DO NOTHING";
-    let (from, count) = (to_i64(append.from.get()), append.records.len() as i64);
-    let ids = append.records.iter().flat_map(|r| id_bytes(r.receipt_id));
-    sqlx::query(RECEIPTS)
-        .bind(from)
-        .bind(count)
-        .bind(ids.collect::<Vec<u8>>())
-        .execute(&mut **tx)
-        .await?;
-    for which in 0..2 {
-        let heads = append.mentions.iter();
-        let heads = heads.flat_map(|m| m[which].as_ref().map_or([0; 8], head));
-        sqlx::query(MENTIONS)
-            .bind(from)
-            .bind(count)
-            .bind(heads.collect::<Vec<u8>>())
-            .bind(to_i64(EPOCH))
-            .execute(&mut **tx)
-            .await?;
-    }
-    if !append.unsealed().is_empty() {
-        QueryBuilder::<Sqlite>::new("INSERT INTO tail (idx, entry, signature, receipt_id) ")
-            .push_values(append.unsealed(), |mut row, record| {
-                row.push_bind(to_i64(record.index.get()))
-                    .push_bind(&record.entry)
-                    .push_bind(record.signature.to_vec())
-                    .push_bind(id_bytes(record.receipt_id).to_vec());
-            })
-            .build()
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
-}
-
-async fn lists_postgres(
-    tx: &mut Transaction<'static, Postgres>,
-    append: &Append<'_>,
-) -> Result<(), sqlx::Error> {
-    const RECEIPTS: &str = "INSERT INTO receipt (id, idx)
-        SELECT id, $1 + n - 1 FROM unnest($2::bytea[]) WITH ORDINALITY AS list(id, n)
-        WHERE id IS NOT NULL";
-    const MENTIONS: &str = "INSERT INTO mention (epoch, head, idx)
-        SELECT ($1 + n - 1) / $3, head, $1 + n - 1
-        FROM unnest($2::bytea[]) WITH ORDINALITY AS list(head, n)
-        WHERE head IS NOT NULL ON CONFLICT DO NOTHING";
-    const TAIL: &str = "INSERT INTO tail (idx, entry, signature, receipt_id)
-        SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[])";
-    let from = to_i64(append.from.get());
-    let ids = append.records.iter();
-    let ids = ids.map(|r| r.receipt_id.map(|id| id.as_bytes().to_vec()));
-    sqlx::query(RECEIPTS)
-        .bind(from)
-        .bind(ids.collect::<Vec<_>>())
-        .execute(&mut **tx)
-        .await?;
-    for which in 0..2 {
-        let heads = append.mentions.iter();
-        let heads = heads.map(|m| m[which].as_ref().map(|hash| head(hash).to_vec()));
-        sqlx::query(MENTIONS)
-            .bind(from)
-            .bind(heads.collect::<Vec<_>>())
-            .bind(to_i64(EPOCH))
-            .execute(&mut **tx)
-            .await?;
-    }
-    let unsealed = append.unsealed();
-    let column =
-        |field: fn(&Record) -> Vec<u8>| unsealed.iter().map(|r| field(r)).collect::<Vec<_>>();
-    let indexes = unsealed.iter().map(|r| to_i64(r.index.get()));
-    sqlx::query(TAIL)
-        .bind(indexes.collect::<Vec<_>>())
-        .bind(column(|r| r.entry.clone()))
-        .bind(column(|r| r.signature.to_vec()))
-        .bind(column(|r| id_bytes(r.receipt_id).to_vec()))
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
 }
 
 fn bytes(hash: &Hash) -> [u8; 32] {

@@ -37,6 +37,9 @@ const FOLD: u64 = 8 << 20;
 const PER_APPEND: u64 = 40 << 10;
 const PER_ENTRY: u64 = 1 << 10;
 
+/// How long a connection to PostgreSQL may take to be had.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -81,6 +84,8 @@ pub(super) enum Engine {
     Postgres {
         /// One connection, so that readers can't keep the writer waiting.
         writer: PgPool,
+        /// One more, so that the writer can't keep its own lease waiting.
+        lease: PgPool,
         readers: PgPool,
     },
 }
@@ -140,12 +145,29 @@ impl Engine {
                 })
             }
             Database::Postgres(url) => {
-                let options = PgConnectOptions::from_str(url)?;
-                let pool = |connections| PgPoolOptions::new().max_connections(connections);
+                let options = PgConnectOptions::from_str(url)?.options([
+                    // A receipt is released when its transaction is on the disk, not before.
+                    ("synchronous_commit", "on"),
+                    // A gateway that was stopped within a transaction must not
+                    // keep the next writer from the rows that it locked.
+                    ("idle_in_transaction_session_timeout", "3s"),
+                    // Not that the table of migrations is there already.
+                    ("client_min_messages", "warning"),
+                ]);
+                let pool = |connections| {
+                    PgPoolOptions::new()
+                        .max_connections(connections)
+                        .acquire_timeout(PATIENCE)
+                };
                 let writer = pool(1).connect_with(options.clone()).await?;
                 migrated(migrator(POSTGRES).run(&writer).await)?;
+                let lease = pool(1).connect_with(options.clone()).await?;
                 let readers = pool(8).connect_with(options).await?;
-                Ok(Self::Postgres { writer, readers })
+                Ok(Self::Postgres {
+                    writer,
+                    lease,
+                    readers,
+                })
             }
         }
     }
@@ -216,8 +238,13 @@ impl Engine {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres { writer, readers } => {
+            Self::Postgres {
+                writer,
+                lease,
+                readers,
+            } => {
                 readers.close().await;
+                lease.close().await;
                 writer.close().await;
             }
         }

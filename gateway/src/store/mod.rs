@@ -8,7 +8,11 @@
 mod append;
 mod bundle;
 mod engine;
+mod inbox;
+mod lease;
+mod postgres;
 mod read;
+mod sqlite;
 
 use std::sync::Arc;
 
@@ -19,11 +23,13 @@ use protocol::tile::{MAX_LEVEL, Tile, TileKind, WIDTH};
 use sqlx::migrate::MigrateError;
 use uuid::Uuid;
 
-use engine::{Engine, on};
+use engine::{Engine, Tx, on};
 
 pub use append::{Append, AppendError, SliceRow, TileRow};
 pub use bundle::Sealed;
 pub use engine::Database;
+pub use inbox::{Handed, InboxRow};
+pub use lease::Epoch;
 pub use read::{Page, TileBytes};
 
 /// Entries of an epoch of the mention table.
@@ -90,6 +96,15 @@ pub struct Chain {
     pub tail: Vec<Arc<Record>>,
 }
 
+/// Where the log stands, in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Size and peaks.
+    pub mmr: Mmr,
+    /// Integration time of the newest entry.
+    pub time: Time,
+}
+
 /// The log without entries.
 impl Default for Chain {
     fn default() -> Self {
@@ -118,18 +133,8 @@ impl Store {
     pub async fn chain(&self) -> Result<Chain, StoreError> {
         // On the writer's connection: readers may keep all others busy.
         let mut tx = self.0.writing().await?;
-        let row: Option<(i64, Vec<u8>, i64)> = on!(&mut tx, c => {
-            sqlx::query_as("SELECT size, peaks, time FROM log").fetch_optional(c).await?
-        });
-        let Some((size, peaks, time)) = row else {
-            return Ok(Chain::default());
-        };
-        let size = parse_size(size)?;
-        let time = u64::try_from(time).ok().and_then(Time::from_secs);
-        let time = time.ok_or(StoreError::Damaged("the log's time is out of range"))?;
-        let mmr = Mmr::from_peaks(size, parse_hashes(&peaks)?).ok_or(StoreError::Damaged(
-            "the number of peaks does not fit the size",
-        ))?;
+        let Head { mmr, time } = tx.head().await?;
+        let size = mmr.size();
         let tail = tx.records(size.get() / WIDTH * WIDTH, size.get()).await?;
         if tail.len() as u64 != size.get() % WIDTH {
             return Err(StoreError::Damaged(
@@ -153,6 +158,14 @@ impl Store {
         })
     }
 
+    /// Where the log stands, in short.
+    ///
+    /// # Errors
+    /// The database failed or contradicts itself.
+    pub async fn head(&self) -> Result<Head, StoreError> {
+        self.0.reading().await?.head().await
+    }
+
     /// Keeps the database in shape until it is closed.
     pub async fn maintain(self) {
         self.0.maintain().await;
@@ -161,6 +174,21 @@ impl Store {
     /// Ends every connection; what was committed is in the file.
     pub async fn close(&self) {
         self.0.close().await;
+    }
+}
+
+impl Tx {
+    async fn head(&mut self) -> Result<Head, StoreError> {
+        let (size, peaks, time): (i64, Vec<u8>, i64) = on!(self, c => {
+            sqlx::query_as("SELECT size, peaks, time FROM log").fetch_one(c).await?
+        });
+        let time = u64::try_from(time).ok().and_then(Time::from_secs);
+        let time = time.ok_or(StoreError::Damaged("the log's time is out of range"))?;
+        let mmr = Mmr::from_peaks(parse_size(size)?, parse_hashes(&peaks)?);
+        let mmr = mmr.ok_or(StoreError::Damaged(
+            "the number of peaks does not fit the size",
+        ))?;
+        Ok(Head { mmr, time })
     }
 }
 
@@ -198,4 +226,85 @@ fn to_i64(value: u64) -> i64 {
 /// The first 8 bytes of a hash: what the mention table holds of it.
 fn head(hash: &Hash) -> [u8; 8] {
     *hash.as_bytes().first_chunk().expect("32 bytes hold 8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::Server;
+    use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
+    use std::path::PathBuf;
+
+    impl Store {
+        /// Puts another history in the place of the log's.
+        pub(crate) async fn forge(&self, mmr: &Mmr) {
+            let mut tx = self.0.writing().await.expect("answers");
+            let peaks: Vec<u8> = mmr.peaks().iter().flat_map(|h| *h.as_bytes()).collect();
+            on!(&mut tx, c => {
+                let done = sqlx::query("UPDATE log SET size = $1, peaks = $2")
+                    .bind(to_i64(mmr.size().get()))
+                    .bind(peaks)
+                    .execute(c)
+                    .await;
+                done.expect("one row");
+            });
+            tx.commit().await.expect("answers");
+        }
+    }
+
+    const BOTH: [&str; 4] = [
+        include_str!("append.rs"),
+        include_str!("lease.rs"),
+        include_str!("mod.rs"),
+        include_str!("read.rs"),
+    ];
+
+    /// What `source` says to a database: texts that begin as statements do.
+    /// One that ends with a space is begun only, and built further.
+    fn statements(source: &'static str) -> impl Iterator<Item = &'static str> {
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        code.split('"').filter(|text| {
+            let verbs = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH "];
+            verbs.iter().any(|verb| text.starts_with(verb)) && !text.ends_with(' ')
+        })
+    }
+
+    #[tokio::test]
+    async fn every_statement_is_prepared_on_its_engines() {
+        let folder: PathBuf = std::env::temp_dir().join(format!("tally-{}", Uuid::now_v7()));
+        std::fs::create_dir(&folder).expect("a fresh folder");
+        let sqlite = Store::open(&Database::Sqlite(folder.join("tally.db"))).await;
+        let postgres = Store::open(&Database::Postgres(Server::shared().database())).await;
+        let (
+            Engine::Sqlite { writer: sqlite, .. },
+            Engine::Postgres {
+                writer: postgres, ..
+            },
+        ) = (sqlite.expect("opens").0, postgres.expect("opens").0)
+        else {
+            panic!("each is what it was opened as");
+        };
+        let (mut on_sqlite, mut on_postgres) = (0, 0);
+        let only_sqlite = include_str!("sqlite.rs");
+        for sql in BOTH.into_iter().chain([only_sqlite]).flat_map(statements) {
+            // The lease stands in PostgreSQL only.
+            if sql.contains("lease") {
+                continue;
+            }
+            let prepared = sqlite.prepare(AssertSqlSafe(sql).into_sql_str()).await;
+            prepared.unwrap_or_else(|error| panic!("{sql}: {error}"));
+            on_sqlite += 1;
+        }
+        let only_postgres = [include_str!("postgres.rs"), include_str!("inbox.rs")];
+        for sql in BOTH.into_iter().chain(only_postgres).flat_map(statements) {
+            let prepared = postgres.prepare(AssertSqlSafe(sql).into_sql_str()).await;
+            prepared.unwrap_or_else(|error| panic!("{sql}: {error}"));
+            on_postgres += 1;
+        }
+        assert!(
+            on_sqlite >= 18 && on_postgres >= 25,
+            "{on_sqlite}, {on_postgres}"
+        );
+        std::fs::remove_dir_all(&folder).expect("our folder");
+    }
 }

@@ -12,7 +12,8 @@ use super::append::SliceRow;
 use super::bundle::{Sealed, decompress};
 use super::engine::{Tx, on};
 use super::{
-    EPOCH, Record, Store, StoreError, head, parse_hashes, parse_id, parse_index, parse_size, to_i64,
+    EPOCH, Head, Record, Store, StoreError, head, parse_hashes, parse_id, parse_index, parse_size,
+    to_i64,
 };
 
 /// Epochs that one statement looks through.
@@ -204,12 +205,13 @@ impl Store {
         Ok(Some(TileBytes::Plain(bytes.into())))
     }
 
-    /// The ledger's slices as they were last written.
+    /// Where the log stands, and the ledger's slices as they were last written.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn slices(&self) -> Result<Vec<SliceRow>, StoreError> {
+    pub async fn slices(&self) -> Result<(Head, Vec<SliceRow>), StoreError> {
         let mut tx = self.0.reading().await?;
+        let head = tx.head().await?;
         let rows: Vec<(i64, i64, Vec<u8>)> = on!(&mut tx, c => {
             sqlx::query_as("SELECT number, through, state FROM slice ORDER BY number")
                 .fetch_all(c)
@@ -223,25 +225,28 @@ impl Store {
                 state,
             })
         };
-        rows.into_iter().map(row).collect()
+        let slices = rows
+            .into_iter()
+            .map(row)
+            .collect::<Result<_, StoreError>>()?;
+        Ok((head, slices))
     }
 
-    /// The entries of bundle `n` from index `from` on.
+    /// The entries from index `from` to before `to`, as far as there are any.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn bundle(&self, n: u64, from: TreeSize) -> Result<Vec<Record>, StoreError> {
-        let mut tx = self.0.reading().await?;
-        tx.records(from.get().max(n * WIDTH), (n + 1) * WIDTH).await
+    pub async fn range(&self, from: u64, to: u64) -> Result<Vec<Record>, StoreError> {
+        self.0.reading().await?.records(from, to).await
     }
 }
 
 impl Tx {
     async fn size(&mut self) -> Result<TreeSize, StoreError> {
-        let size: Option<i64> = on!(self, c => {
-            sqlx::query_scalar("SELECT size FROM log").fetch_optional(c).await?
+        let size = on!(self, c => {
+            sqlx::query_scalar("SELECT size FROM log").fetch_one(c).await?
         });
-        parse_size(size.unwrap_or(0))
+        parse_size(size)
     }
 
     /// The entries from index `from` to before `to`, as far as there are any.
@@ -320,7 +325,9 @@ impl Tx {
         let head = head(hash).to_vec();
         let rows: Vec<i64> = on!(self, c => {
             sqlx::query_scalar(
-                "WITH RECURSIVE e(epoch) AS (SELECT $1 UNION ALL SELECT epoch + 1 FROM e WHERE epoch + 1 < $2)
+                "WITH RECURSIVE e(epoch) AS (
+                     SELECT CAST($1 AS BIGINT) UNION ALL SELECT epoch + 1 FROM e WHERE epoch + 1 < $2
+                 )
                  SELECT mention.idx FROM e JOIN mention ON mention.epoch = e.epoch
                  WHERE mention.head = $3 AND mention.idx >= $4 ORDER BY mention.idx LIMIT $5",
             )

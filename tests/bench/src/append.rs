@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use gateway::log::pool::{Pool, Submission};
-use gateway::log::sequencer::Committed;
+use gateway::log::replica::Committed;
 use gateway::log::sign::ReceiptSigner;
 use gateway::store::Store;
 use protocol::entry::Body;
@@ -83,8 +83,8 @@ async fn measure(given: &Given, data: &Path, scratch: &Path) -> Result<String, F
     let database = database(data, given.database_url.clone());
     let store = Store::open(&database).await?;
     tokio::spawn(store.clone().maintain());
-    let sequencer = keys.resume(&store).await?;
-    let committed = sequencer.committed();
+    let log = keys.join(&store).await?;
+    let committed = log.replica().committed();
     let pool = Arc::new(Pool::default());
     // As the gateway does: on a thread of its own.
     let writing = Arc::clone(&pool);
@@ -92,7 +92,7 @@ async fn measure(given: &Given, data: &Path, scratch: &Path) -> Result<String, F
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        Ok::<_, Failed>(runtime.block_on(sequencer.run(writing))?)
+        Ok::<_, Failed>(runtime.block_on(log.run(writing))?)
     });
     let rates = flat_out(given.records, &pool, &committed, &mut calls).await?;
     let half = rates.iter().sum::<f64>() / rates.len() as f64 / 2.0;
@@ -105,9 +105,9 @@ async fn measure(given: &Given, data: &Path, scratch: &Path) -> Result<String, F
     let count = committed.borrow().checkpoint.size().get();
     let started = Instant::now();
     let store = Store::open(&database).await?;
-    let resumed = keys.resume(&store).await?;
+    let resumed = keys.join(&store).await?;
     let start = started.elapsed();
-    assert_eq!(resumed.size().get(), count, "nothing is lost");
+    assert_eq!(resumed.replica().size().get(), count, "nothing is lost");
     store.close().await;
     let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
     let (first, last) = (rates[0], rates[rates.len() - 1]);

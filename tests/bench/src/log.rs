@@ -11,8 +11,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use gateway::config::{Config, Given};
 use gateway::keys::DataDir;
 use gateway::log::pool::Submission;
+use gateway::log::replica::Replica;
 use gateway::log::sequencer::Sequencer;
 use gateway::log::sign::ReceiptSigner;
+use gateway::log::turns::{Joined, Log};
 use gateway::server::Server;
 use gateway::store::{Database, Store};
 use protocol::entry::Body;
@@ -70,13 +72,25 @@ impl Keys {
         ReceiptSigner::new(self.signer.verifier().clone(), &self.seed)
     }
 
-    /// The writer of the log in `store`.
+    /// A gateway's part in the log in `store`: the writer's.
     ///
     /// # Errors
     /// The store failed.
-    pub(crate) async fn resume(&self, store: &Store) -> Result<Sequencer, Failed> {
+    pub(crate) async fn join(&self, store: &Store) -> Result<Log, Failed> {
+        let joined = Joined::wait(store).await?;
         let signer = Arc::clone(&self.signer);
-        Ok(Sequencer::resume(store.clone(), signer, self.receipts(), clock).await?)
+        Ok(joined
+            .open(store.clone(), signer, self.receipts(), clock)
+            .await?)
+    }
+
+    async fn sequencer(&self, store: &Store) -> Result<Sequencer, Failed> {
+        let signer = Arc::clone(&self.signer);
+        let replica = Replica::open(store.clone(), signer, self.receipts()).await?;
+        let epoch = store.take(Uuid::now_v7()).await?;
+        let epoch = epoch.ok_or("another gateway writes to the database")?;
+        let resumed = Sequencer::resume(replica, epoch, clock).await;
+        Ok(resumed.map_err(|(_, error)| error)?)
     }
 }
 
@@ -98,7 +112,7 @@ pub(crate) async fn new_log(dir: &Path, database_url: Option<String>) -> Result<
     // A start and a stop: keys, database, entry 0.
     let server = Server::bind_with_clock(&config, clock).await?;
     server.run(std::future::ready(())).await?;
-    let seed = DataDir::take(dir)?.log_seed()?;
+    let seed = DataDir::take(dir)?.log_seed(None)?;
     let signer = Arc::new(Signer::new(origin.clone(), &seed));
     Ok(Keys {
         origin,
@@ -131,7 +145,7 @@ pub(crate) async fn make_log(
     let now = first + (DAYS - 1) * 86_400;
     let store = Store::open(&database(dir, None)).await?;
     tokio::spawn(store.clone().maintain());
-    let mut sequencer = keys.resume(&store).await?;
+    let mut sequencer = keys.sequencer(&store).await?;
     let mut calls = Calls::new(&keys.origin, users, seed);
     for from in (0..records).step_by(BATCH as usize) {
         let to = records.min(from + BATCH);
