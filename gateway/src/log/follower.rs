@@ -27,7 +27,7 @@ const TRY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Followed {
     /// It is the writer from here on.
-    Writes(Replica, Epoch),
+    Writes(Box<Replica>, Epoch),
     /// The pool was closed, and all of it is handed over.
     Closed,
 }
@@ -60,7 +60,9 @@ impl Follower {
                     let tries = next_try <= Instant::now();
                     match self.look(tries).await {
                         Ok(None) => self.replica.health.good(),
-                        Ok(Some(epoch)) => return Ok(Followed::Writes(self.replica, epoch)),
+                        Ok(Some(epoch)) => {
+                            return Ok(Followed::Writes(Box::new(self.replica), epoch));
+                        }
                         Err(error) => self.replica.health.wait_out(error).await?,
                     }
                     if tries {

@@ -55,7 +55,7 @@ impl Sequencer {
         mut replica: Replica,
         epoch: Epoch,
         clock: Clock,
-    ) -> Result<Self, (Replica, StoreError)> {
+    ) -> Result<Self, Box<(Replica, StoreError)>> {
         // In this order: no earlier writer appends any more.
         let caught_up = match replica.catch_up().await {
             Ok(()) => replica.settle_discarded().await,
@@ -67,7 +67,7 @@ impl Sequencer {
         };
         let chain = match chain {
             Ok(chain) => chain,
-            Err(error) => return Err((replica, error)),
+            Err(error) => return Err(Box::new((replica, error))),
         };
         Ok(Self {
             replica,

@@ -34,7 +34,7 @@ pub struct Log {
 #[derive(Debug)]
 enum Turn {
     Writes(Box<Sequencer>, Lease),
-    Follows(Follower),
+    Follows(Box<Follower>),
 }
 
 /// Whose turn it is when a gateway starts.
@@ -82,14 +82,14 @@ impl Joined {
         let turn = match lease {
             Some((epoch, lease)) => {
                 let sequencer = Sequencer::resume(replica, epoch, clock).await;
-                let sequencer = sequencer.map_err(|(_, error)| error)?;
+                let sequencer = sequencer.map_err(|failed| failed.1)?;
                 sequencer.replica.health.writes(true);
                 Turn::Writes(Box::new(sequencer), lease)
             }
-            None => Turn::Follows(Follower {
+            None => Turn::Follows(Box::new(Follower {
                 replica,
                 holder: self.holder,
-            }),
+            })),
         };
         let holder = self.holder;
         Ok(Log {
@@ -164,7 +164,7 @@ impl Log {
                 Turn::Follows(follower) => match follower.run(&pool).await? {
                     Followed::Closed => return Ok(()),
                     Followed::Writes(replica, epoch) => {
-                        write(replica, epoch, holder, clock).await?
+                        write(*replica, epoch, holder, clock).await?
                     }
                 },
             }
@@ -182,7 +182,7 @@ async fn follow(sequencer: Sequencer, holder: Uuid) -> Result<Turn, StoreError> 
     } = sequencer;
     replica.health.writes(false);
     replica.hand_over(unsettled).await?;
-    Ok(Turn::Follows(Follower { replica, holder }))
+    Ok(Turn::Follows(Box::new(Follower { replica, holder })))
 }
 
 /// From follower to writer.
@@ -201,7 +201,8 @@ async fn write(
                 sequencer.replica.health.writes(true);
                 return Ok(Turn::Writes(Box::new(sequencer), lease));
             }
-            Err((given_back, error)) => {
+            Err(failed) => {
+                let (given_back, error) = *failed;
                 replica = given_back;
                 replica.health.wait_out(error).await?;
             }

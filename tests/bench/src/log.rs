@@ -90,7 +90,7 @@ impl Keys {
         let epoch = store.take(Uuid::now_v7()).await?;
         let epoch = epoch.ok_or("another gateway writes to the database")?;
         let resumed = Sequencer::resume(replica, epoch, clock).await;
-        Ok(resumed.map_err(|(_, error)| error)?)
+        Ok(resumed.map_err(|failed| failed.1)?)
     }
 }
 
