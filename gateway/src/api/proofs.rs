@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Api, query, store_failed};
-use crate::log::sequencer::Committed;
+use crate::log::replica::Committed;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::StoreError;
 
