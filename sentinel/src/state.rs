@@ -19,6 +19,7 @@
 //! Out of scope: files (see [`crate::trust`]).
 
 use std::io::{self, Write};
+use std::thread;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -145,9 +146,21 @@ pub fn step(end: &End, checkpoint: &Signed, last: &Last, entries: &[u8]) -> (Vec
 /// # Errors
 /// What is damaged.
 pub fn read(file: &[u8]) -> Result<Read, String> {
-    let (whole, mut rest) = whole(file)?;
-    let (digest, len) = (*whole.digest, (file.len() - rest.len()) as u64);
-    let (key, mut trusted) = parse(whole.content).ok_or("its parts do not fit")?;
+    let (content, digest, mut rest) = whole(file)?;
+    let len = (file.len() - rest.len()) as u64;
+    let hashed = &file[..file.len() - rest.len() - digest.len()];
+    // Both take a while: side by side.
+    let (found, parsed) = thread::scope(|scope| {
+        let hashing = scope.spawn(|| Sha256::digest(hashed));
+        let parsed = parse(content);
+        (hashing.join(), parsed)
+    });
+    let digest = found
+        .ok()
+        .map(<[u8; 32]>::from)
+        .filter(|found| found == digest);
+    let digest = digest.ok_or("its hash does not fit")?;
+    let (key, mut trusted) = parsed.ok_or("its parts do not fit")?;
     let mut end = End {
         digest,
         whole: len,
@@ -193,23 +206,14 @@ pub fn read(file: &[u8]) -> Result<Read, String> {
     })
 }
 
-struct Whole<'a> {
-    content: &'a [u8],
-    digest: &'a [u8; 32],
-}
-
-/// The whole, and what comes after it.
-fn whole(file: &[u8]) -> Result<(Whole<'_>, &[u8]), &'static str> {
+/// The whole's content and hash, and what comes after it.
+fn whole(file: &[u8]) -> Result<(&[u8], &[u8; 32], &[u8]), &'static str> {
     let rest = file.strip_prefix(MAGIC).ok_or("of another format")?;
     let (len, rest) = rest.split_first_chunk().ok_or("it is cut")?;
     let len = usize::try_from(u64::from_be_bytes(*len)).map_err(|_| "its length is wrong")?;
     let (content, rest) = rest.split_at_checked(len).ok_or("it is cut")?;
-    let (digest, rest) = rest.split_first_chunk::<32>().ok_or("it is cut")?;
-    let hashed = &file[..MAGIC.len() + 8 + len];
-    if Sha256::digest(hashed)[..] != digest[..] {
-        return Err("its hash does not fit");
-    }
-    Ok((Whole { content, digest }, rest))
+    let (digest, rest) = rest.split_first_chunk().ok_or("it is cut")?;
+    Ok((content, digest, rest))
 }
 
 enum Next<'a> {

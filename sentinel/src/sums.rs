@@ -143,6 +143,8 @@ pub struct Sums {
     wallets: HashSet<Address>,
     /// Days before the newest that a window can still reach.
     days: BTreeMap<u64, Day>,
+    /// Users' sums over all of them, once somebody asked.
+    recent: Option<Packed>,
     today: Today,
 }
 
@@ -268,6 +270,7 @@ impl Sums {
                 }
             }
             Some(days) => {
+                self.sum_days();
                 let mut add = |id: u64, sum: &Sum| {
                     let user = usize::try_from(id / 2).ok();
                     if let Some(mine) = user.and_then(|user| by_user.get_mut(user))
@@ -276,8 +279,14 @@ impl Sums {
                         mine.add(sum);
                     }
                 };
-                for day in self.days.range(days.clone()).map(|(_, day)| day) {
-                    day.by_user.iter().for_each(|(id, sum)| add(id, &sum));
+                match self.recent.as_ref().filter(|_| self.all_within(days)) {
+                    Some(recent) => recent.iter().for_each(|(id, sum)| add(id, &sum)),
+                    None => {
+                        let days = self.days.range(days.clone()).map(|(_, day)| day);
+                        days.for_each(|day| {
+                            day.by_user.iter().for_each(|(id, sum)| add(id, &sum));
+                        });
+                    }
                 }
                 if days.contains(&self.today.day) {
                     self.today
@@ -393,6 +402,27 @@ impl Sums {
             );
         }
         self.days = self.days.split_off(&(day + 1).saturating_sub(MAX_WINDOW));
+        self.recent = None;
+    }
+
+    /// Whether all days before the newest are within `days`.
+    fn all_within(&self, days: &RangeInclusive<u64>) -> bool {
+        self.days.keys().all(|day| days.contains(day))
+    }
+
+    /// Sums up the days before the newest: the longest window takes all of
+    /// them, and they change once a day.
+    fn sum_days(&mut self) {
+        if self.recent.is_some() {
+            return;
+        }
+        let mut sums = vec![Sum::default(); 2 * self.users.len()];
+        for (id, sum) in self.days.values().flat_map(|day| day.by_user.iter()) {
+            let mine = usize::try_from(id).ok().and_then(|id| sums.get_mut(id));
+            mine.into_iter().for_each(|mine| mine.add(&sum));
+        }
+        let rows = (0..).zip(sums).filter(|(_, sum)| sum.records > 0);
+        self.recent = Some(Packed::of(rows.collect()));
     }
 
     /// Packs what was gathered for users.
@@ -493,6 +523,7 @@ impl Sums {
     /// Those of `to`.
     pub fn write(&mut self, to: &mut impl Write) -> io::Result<()> {
         self.pack();
+        self.sum_days();
         for outcome in Outcome::ALL {
             number(to, self.outcomes.get(outcome).copied().unwrap_or_default())?;
         }
@@ -521,6 +552,10 @@ impl Sums {
             chunk(to, &sums.by_category.0)?;
             chunk(to, &sums.by_user.0)?;
         }
+        chunk(
+            to,
+            &self.recent.as_ref().map_or(&[][..], |recent| &recent.0),
+        )?;
         number(to, self.today.day)?;
         let by_category = self
             .today
@@ -562,6 +597,9 @@ impl Sums {
             }
         }
         let users = take_count(from)?;
+        if users > from.len() / 32 {
+            return None;
+        }
         sums.users.reserve_exact(users);
         sums.user_ids.reserve(users);
         sums.by_user.reserve_exact(users);
@@ -583,6 +621,7 @@ impl Sums {
                 },
             );
         }
+        sums.recent = Some(take_packed(from)?);
         let day = take(from)?;
         let (by_category, by_user) = (take_packed(from)?, take_packed(from)?);
         sums.today = Today {
