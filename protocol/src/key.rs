@@ -5,54 +5,13 @@
 use alloc::string::String;
 use core::fmt;
 
-<<<<<<< HEAD
 use ed25519_dalek::Signer as _;
-=======
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use ed25519_dalek::{Signer as _, Verifier as _};
->>>>>>> 85b6c8c (Verify signatures without decoding R, which the equation's bytes make needless)
 
 use crate::vkey::{ED25519, KeyError, KeyName, PublicKey, Vkey};
 
 /// The longest origin, in bytes.
 pub const MAX_ORIGIN: usize = 100;
 
-<<<<<<< HEAD
-=======
-/// The signature type of plain Ed25519 in a verifier key (C2SP signed-note, "Signature types").
-const ED25519: u8 = 0x01;
-
-/// The y of the eight points of small order, as R encodes it without the sign of x.
-const SMALL_ORDER: [[u8; 32]; 5] = [
-    [
-        0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00, 0x00,
-    ],
-    [
-        0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-        0xff, 0x7f,
-    ],
-    [
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00, 0x00,
-    ],
-    [
-        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
-        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
-        0x03, 0x7a,
-    ],
-    [
-        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
-        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
-        0xfc, 0x05,
-    ],
-];
-
->>>>>>> 85b6c8c (Verify signatures without decoding R, which the equation's bytes make needless)
 /// The log's identity (C2SP tlog-checkpoint): a lower-case host name with a
 /// dot, then an optional path; it is the name under which the log signs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,7 +128,6 @@ impl VerifierKey {
         crate::vkey::key_hash(self.origin.as_str(), ED25519, self.as_bytes())
     }
 
-<<<<<<< HEAD
     /// Strict verification (see [`PublicKey::verifies`]).
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         self.key.verifies(message, signature)
@@ -179,20 +137,6 @@ impl VerifierKey {
     pub fn vkey(&self) -> Vkey {
         let name = KeyName::new(self.origin.as_str()).expect("an origin is a key's name");
         Vkey::new(name, ED25519, self.as_bytes().to_vec())
-=======
-    /// Strict verification (RFC 8032 with canonical S, canonical R not of
-    /// small order): for an admitted key, valid here is valid everywhere.
-    ///
-    /// The verdicts are those of `verify_strict`, which decodes R first, and so
-    /// takes a tenth longer. `verify` encodes the R that the equation gives and
-    /// compares bytes: an R that passes is canonical and on the curve, so that
-    /// its bytes alone say whether it is of small order.
-    pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        let signature = ed25519_dalek::Signature::from_bytes(signature);
-        let mut y = *signature.r_bytes();
-        y[31] &= 0x7f;
-        !SMALL_ORDER.contains(&y) && self.key.verify(message, &signature).is_ok()
->>>>>>> 85b6c8c (Verify signatures without decoding R, which the equation's bytes make needless)
     }
 }
 
@@ -242,7 +186,6 @@ impl fmt::Debug for Signer {
 mod tests {
     use super::*;
     use alloc::string::ToString as _;
-    use proptest::prelude::*;
 
     #[test]
     fn origins_are_hosts_with_a_dot_and_a_path() {
@@ -299,41 +242,6 @@ mod tests {
             &text.to_uppercase(),
         ] {
             assert!(VerifierKey::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_points_of_small_order_are_all_there() {
-        let mut points = 0;
-        for (y, sign) in SMALL_ORDER.iter().flat_map(|y| [(y, 0), (y, 0x80)]) {
-            let mut bytes = *y;
-            bytes[31] |= sign;
-            let key = ed25519_dalek::VerifyingKey::from_bytes(&bytes).expect("on the curve");
-            assert!(key.is_weak(), "{bytes:02x?}");
-            points += usize::from(key.to_edwards().compress().to_bytes() == bytes);
-        }
-        // The curve's cofactor; 1 and -1 have one sign only.
-        assert_eq!(points, 8);
-    }
-
-    proptest! {
-        #[test]
-        fn verdicts_are_those_of_strict_verification(
-            message in proptest::collection::vec(any::<u8>(), 0..80),
-            at in 0_usize..200,
-            bit in 0_u8..8,
-        ) {
-            let signer = Signer::new(Origin::parse("a.b").expect("valid"), &[7; 32]);
-            let mut signature = signer.sign(&message);
-            if let Some(byte) = signature.get_mut(at) {
-                *byte ^= 1 << bit;
-            }
-            let strict = signer.verifier.key.verify_strict(
-                &message,
-                &ed25519_dalek::Signature::from_bytes(&signature),
-            );
-            prop_assert_eq!(signer.verifier.verifies(&message, &signature), strict.is_ok());
-            prop_assert_eq!(strict.is_ok(), at >= 64);
         }
     }
 
