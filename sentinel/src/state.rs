@@ -146,19 +146,21 @@ pub fn step(end: &End, checkpoint: &Signed, last: &Last, entries: &[u8]) -> (Vec
 /// # Errors
 /// What is damaged.
 pub fn read(file: &[u8]) -> Result<Read, String> {
-    let (content, digest, mut rest) = whole(file)?;
+    let Whole {
+        hashed,
+        content,
+        digest,
+        mut rest,
+    } = whole(file)?;
     let len = (file.len() - rest.len()) as u64;
-    let hashed = &file[..file.len() - rest.len() - digest.len()];
     // Both take a while: side by side.
     let (found, parsed) = thread::scope(|scope| {
         let hashing = scope.spawn(|| Sha256::digest(hashed));
         let parsed = parse(content);
         (hashing.join(), parsed)
     });
-    let digest = found
-        .ok()
-        .map(<[u8; 32]>::from)
-        .filter(|found| found == digest);
+    let found = found.ok().map(<[u8; 32]>::from);
+    let digest = found.filter(|found| found == digest);
     let digest = digest.ok_or("its hash does not fit")?;
     let (key, mut trusted) = parsed.ok_or("its parts do not fit")?;
     let mut end = End {
@@ -206,14 +208,26 @@ pub fn read(file: &[u8]) -> Result<Read, String> {
     })
 }
 
-/// The whole's content and hash, and what comes after it.
-fn whole(file: &[u8]) -> Result<(&[u8], &[u8; 32], &[u8]), &'static str> {
+struct Whole<'a> {
+    hashed: &'a [u8],
+    content: &'a [u8],
+    digest: &'a [u8; 32],
+    rest: &'a [u8],
+}
+
+fn whole(file: &[u8]) -> Result<Whole<'_>, &'static str> {
     let rest = file.strip_prefix(MAGIC).ok_or("of another format")?;
     let (len, rest) = rest.split_first_chunk().ok_or("it is cut")?;
     let len = usize::try_from(u64::from_be_bytes(*len)).map_err(|_| "its length is wrong")?;
     let (content, rest) = rest.split_at_checked(len).ok_or("it is cut")?;
     let (digest, rest) = rest.split_first_chunk().ok_or("it is cut")?;
-    Ok((content, digest, rest))
+    let hashed = &file[..MAGIC.len() + 8 + len];
+    Ok(Whole {
+        hashed,
+        content,
+        digest,
+        rest,
+    })
 }
 
 enum Next<'a> {

@@ -552,10 +552,7 @@ impl Sums {
             chunk(to, &sums.by_category.0)?;
             chunk(to, &sums.by_user.0)?;
         }
-        chunk(
-            to,
-            &self.recent.as_ref().map_or(&[][..], |recent| &recent.0),
-        )?;
+        chunk(to, self.recent.as_ref().map_or(&[], |recent| &recent.0))?;
         number(to, self.today.day)?;
         let by_category = self
             .today

@@ -260,13 +260,15 @@ impl Random {
     }
 
     fn model(&mut self) -> (&'static str, &'static str) {
-        let mut draw = self.below(MODELS.iter().map(|(.., share)| share).sum());
-        for (provider, model, share) in MODELS {
-            match draw.checked_sub(*share) {
-                Some(rest) => draw = rest,
-                None => return (provider, model),
-            }
-        }
-        unreachable!("the draw is below the sum of the shares")
+        let draw = self.below(MODELS.iter().map(|(.., share)| share).sum());
+        let mut passed = 0;
+        let (provider, model, _) = MODELS
+            .iter()
+            .find(|(.., share)| {
+                passed += share;
+                draw < passed
+            })
+            .expect("the draw is below the sum of the shares");
+        (provider, model)
     }
 }
