@@ -7,6 +7,7 @@
 pub mod formats;
 pub mod proxy;
 pub mod reading;
+pub mod witnessing;
 
 #[path = "../../gateway/src/usage/mod.rs"]
 #[expect(dead_code, reason = "the gateway asks more of it than the laws do")]

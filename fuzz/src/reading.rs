@@ -5,13 +5,17 @@
 #[expect(clippy::duplicate_mod, reason = "`usage` does not show its own")]
 mod decoding;
 
+use std::collections::HashSet;
+
 use protocol::entry::{Body, Entry};
 use protocol::hash::{Hash, response_commitment};
 use protocol::index::Time;
 use protocol::name::Name;
 use protocol::record::{Source, Usage};
 
-use crate::usage::{AnswerHead, Dialect, End, Kind, Meter, Metered, base_model, classify};
+use crate::usage::{
+    AnswerHead, Dialect, End, Kind, Meter, Metered, Progress, SessionMeter, base_model, classify,
+};
 
 const DIALECTS: [Dialect; 5] = [
     Dialect::OpenAi,
@@ -25,7 +29,7 @@ const KINDS: [Kind; 6] = [
     Kind::Generate,
     Kind::Retrieve,
     Kind::Batch,
-    Kind::Frames,
+    Kind::Session,
     Kind::Other,
     Kind::None,
 ];
@@ -85,10 +89,60 @@ pub fn meter(data: &[u8]) {
         is_an_entry(head.dialect, record);
     }
     match head.kind {
-        Kind::Batch | Kind::Frames => {}
-        Kind::None => assert!(single.is_empty()),
+        Kind::Batch => {}
+        Kind::None | Kind::Session => assert!(single.is_empty()),
         _ => assert!(whole.len().max(single.len()).max(sliced.len()) <= 1),
     }
+}
+
+/// A session's messages, which newlines divide: the same responses however
+/// they are cut, each beginning once and then ending once, as an entry may say.
+pub fn session(data: &[u8]) {
+    let Some(([dialect, end, seed], messages)) = data.split_first_chunk() else {
+        return;
+    };
+    let (dialect, end) = (chosen(&DIALECTS, *dialect), chosen(&ENDS, *end));
+    let whole = progress(dialect, end, messages, |message| vec![message]);
+    let single = progress(dialect, end, messages, |message| {
+        message.chunks(1).collect()
+    });
+    let sliced = progress(dialect, end, messages, |message| {
+        crate::slices(message, crate::lengths(*seed)).collect()
+    });
+    assert_eq!(whole, single);
+    assert_eq!(whole, sliced);
+    let (mut running, mut next) = (HashSet::new(), 0);
+    for step in &whole {
+        match step {
+            Progress::Began(number) => {
+                assert_eq!(*number, next);
+                next += 1;
+                running.insert(number);
+            }
+            Progress::Ended(number, metered) => {
+                assert!(running.remove(number), "{number} does not run");
+                is_an_entry(dialect, metered);
+            }
+        }
+    }
+    assert!(running.is_empty(), "{running:?} have not ended");
+}
+
+fn progress(
+    dialect: Dialect,
+    end: End,
+    messages: &[u8],
+    cut: impl Fn(&[u8]) -> Vec<&[u8]>,
+) -> Vec<Progress> {
+    let mut meter = SessionMeter::new(dialect);
+    let mut progress = Vec::new();
+    for message in messages.split(|byte| *byte == b'\n') {
+        cut(message).into_iter().for_each(|slice| meter.feed(slice));
+        meter.end_message();
+        progress.extend(std::iter::from_fn(|| meter.take()));
+    }
+    progress.extend(meter.finish(end));
+    progress
 }
 
 /// A coded body: however it is cut, the same bytes come of it, or of one that
