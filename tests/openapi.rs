@@ -44,6 +44,7 @@ async fn metrics_keep_their_names() {
         "tally_calls_pending gauge",
         "tally_log_size gauge",
         "tally_records_total counter",
+        "tally_writer gauge",
     ];
     assert_eq!(names, expected);
     let records = r#"tally_records_total{provider="openai",outcome="complete"} 1"#;
