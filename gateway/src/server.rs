@@ -32,6 +32,7 @@ use crate::api::{self, Api, TileCache};
 use crate::config::{Config, LogFormat};
 use crate::keys::{DataDir, DataDirError, default_origin};
 use crate::log::calls::Calls;
+use crate::log::head::{Head, HeadError};
 use crate::log::pool::{Pool, Submission};
 use crate::log::sequencer::{Clock, Committed, Sequencer, system_clock};
 use crate::log::sign::ReceiptSigner;
@@ -65,6 +66,9 @@ pub enum ServerError {
         #[source]
         source: StoreError,
     },
+    /// The head file, or what it says of the database.
+    #[error(transparent)]
+    Head(#[from] HeadError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -182,11 +186,13 @@ impl Server {
         let receipts = ReceiptSigner::new(verifier.clone(), &seed);
         let resumed = Sequencer::resume(store.clone(), signer, receipts, clock).await;
         let mut sequencer = resumed.map_err(failed)?;
+        let head = Head::at(data.head());
+        head.require(&verifier, &store, sequencer.size()).await?;
         if sequencer.size() == TreeSize::ZERO {
-            data.never_begun()?;
             sequencer.append(vec![genesis(&verifier, evm_key)]).await?;
         }
-        data.note_begun(&origin)?;
+        // Before anything that was signed leaves the process.
+        head.begin(&sequencer.committed().borrow().note)?;
         settle_unfinished(&data, &store, &mut sequencer)
             .await
             .map_err(|error| match error {
@@ -199,7 +205,7 @@ impl Server {
         let (health, sums) = (sequencer.health(), sequencer.sums());
         let first = committed.borrow().clone();
         let (publisher, published) = watch::channel(first);
-        tokio::spawn(publish::run(committed.clone(), publisher));
+        tokio::spawn(publish::run(committed.clone(), publisher, head));
         tokio::spawn(store.clone().maintain());
         let sequencer = tokio::task::spawn_blocking(writer(sequencer, Arc::clone(&pool)));
 

@@ -3,11 +3,12 @@
 //! ```text
 //! calls (journal) -> pool -> sequencer -> store
 //!                               |
-//!                           committed -> publish
+//!                           committed -> head file -> publish
 //! ```
 //! Out of scope: HTTP, and how usage was read.
 
 pub mod calls;
+pub mod head;
 mod journal;
 pub mod pool;
 pub mod publish;

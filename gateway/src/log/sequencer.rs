@@ -527,6 +527,13 @@ mod tests {
                     assert_eq!(hashed, &leaves[start..end], "{bundle:?} at {size}");
                 }
             }
+            for at in (0..=leaves.len()).rev().step_by(23) {
+                let size = TreeSize::new(at as u64).expect("small");
+                let root = scratch.store.root_at(size).await.expect("answers");
+                assert_eq!(root, Some(tree_head(&leaves[..at])), "at {at}");
+            }
+            let above = TreeSize::new(size.get() + 1).expect("small");
+            assert_eq!(scratch.store.root_at(above).await.expect("answers"), None);
             if let Some(tile) = Tile::within(TileKind::Hashes(1), 0, size) {
                 let bytes = scratch
                     .store

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use protocol::hash::Hash;
 use protocol::index::{Index, TreeSize};
+use protocol::mmr::Mmr;
 use protocol::tile::{Tile, TileKind, WIDTH, push_entry};
 use uuid::Uuid;
 
@@ -204,6 +205,24 @@ impl Store {
         Ok(Some(TileBytes::Plain(bytes.into())))
     }
 
+    /// The root of the first `size` entries; `None` where there are fewer.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn root_at(&self, size: TreeSize) -> Result<Option<Hash>, StoreError> {
+        let (mut tx, now) = self.snapshot().await?;
+        if now < size {
+            return Ok(None);
+        }
+        let heights = (0..u64::BITS).rev();
+        let mut peaks = Vec::new();
+        for height in heights.filter(|height| size.get() >> height & 1 == 1) {
+            peaks.push(tx.peak(size, height, now).await?);
+        }
+        let mmr = Mmr::from_peaks(size, peaks).expect("one for each bit of the size");
+        Ok(Some(mmr.root()))
+    }
+
     /// The ledger's slices as they were last written.
     ///
     /// # Errors
@@ -360,6 +379,33 @@ impl Tx {
         } else {
             TileBytes::Plain(stored.into())
         })
+    }
+
+    /// The peak of this height of a tree of `size`, in a log that is `now` as
+    /// large or larger.
+    async fn peak(
+        &mut self,
+        size: TreeSize,
+        height: u32,
+        now: TreeSize,
+    ) -> Result<Hash, StoreError> {
+        let missing = StoreError::Damaged("a tile of the log's past is missing");
+        // The peak stands over all that the higher bits of the size count.
+        let start = size.get() & !((2 << height) - 1);
+        let level = u8::try_from(height / 8).expect("a height is below 64");
+        let first = start >> (8 * u32::from(level));
+        let Some(tile) = Tile::within(TileKind::Hashes(level), first / WIDTH, now) else {
+            return Err(missing);
+        };
+        let at = usize::try_from(first % WIDTH).expect("below 256");
+        let hashes = self.hashes(level, &tile).await?;
+        let under = hashes.get(at..at + (1 << (height % 8))).ok_or(missing)?;
+        let mut nodes = under.to_vec();
+        while nodes.len() > 1 {
+            let (pairs, _) = nodes.as_chunks::<2>();
+            nodes = pairs.iter().map(|[a, b]| Hash::node(a, b)).collect();
+        }
+        Ok(nodes[0])
     }
 
     /// The hashes of a tile that the log is known to hold.
