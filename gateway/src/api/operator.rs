@@ -16,11 +16,11 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Records can be stored and read.
+/// Calls can be noted, and records stored and read.
 #[utoipa::path(get, path = "/readyz", responses(
     (status = 200, body = String), (status = 503, body = ErrorBody)))]
 pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
-    if !api.health.is_good() {
+    if !api.health.is_good() || !api.calls.can_be_noted() {
         let message = "records can't be stored at the moment";
         return Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -108,6 +108,11 @@ impl Calls {
         self.0.ids().pending.len()
     }
 
+    /// Whether the journal could be written when it was last tried, or can be now.
+    pub fn can_be_noted(&self) -> bool {
+        self.0.journal.is_writable()
+    }
+
     /// From here on a call without an answer is left to the next process: the
     /// one at hand is shutting down and cuts calls off.
     pub fn close(&self) {

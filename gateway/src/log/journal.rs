@@ -53,6 +53,8 @@ pub struct Unfinished {
 pub(super) struct Journal {
     dir: PathBuf,
     current: Mutex<Arc<Segment>>,
+    /// The last call could not be noted.
+    failed: AtomicBool,
 }
 
 /// One file. Its calls share it; with the last of them it is deleted.
@@ -118,19 +120,34 @@ impl Journal {
         Ok(Self {
             dir: dir.to_owned(),
             current,
+            failed: AtomicBool::new(false),
         })
     }
 
     /// Notes a call before it is forwarded.
     pub(super) fn begin(&self, call: &Unfinished) -> Result<Arc<Segment>, JournalError> {
+        self.line(&format_line(call))
+    }
+
+    /// Whether calls can be noted: after a failure an empty line is tried.
+    pub(super) fn is_writable(&self) -> bool {
+        !self.failed.load(Ordering::Relaxed) || self.line("\n").is_ok()
+    }
+
+    fn line(&self, line: &str) -> Result<Arc<Segment>, JournalError> {
+        let segment = self.segment();
+        let noted = segment.and_then(|segment| segment.line(line).map(|()| segment));
+        self.failed.store(noted.is_err(), Ordering::Relaxed);
+        noted
+    }
+
+    /// The segment that has room.
+    fn segment(&self) -> Result<Arc<Segment>, JournalError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.written.load(Ordering::Relaxed) >= SEGMENT {
             *current = Segment::create(&self.dir)?;
         }
-        let segment = Arc::clone(&current);
-        drop(current);
-        segment.line(&format_line(call))?;
-        Ok(segment)
+        Ok(Arc::clone(&current))
     }
 }
 
