@@ -130,6 +130,12 @@ impl Store {
         let mmr = Mmr::from_peaks(size, parse_hashes(&peaks)?).ok_or(StoreError::Damaged(
             "the number of peaks does not fit the size",
         ))?;
+        // What was signed hangs on the peaks: a damaged page would be a fork.
+        if tx.peaks(size, size).await? != mmr.peaks() {
+            return Err(StoreError::Damaged(
+                "the entries do not give the root that was committed; restore the newest copy",
+            ));
+        }
         let tail = tx.records(size.get() / WIDTH * WIDTH, size.get()).await?;
         if tail.len() as u64 != size.get() % WIDTH {
             return Err(StoreError::Damaged(

@@ -214,11 +214,7 @@ impl Store {
         if now < size {
             return Ok(None);
         }
-        let heights = (0..u64::BITS).rev();
-        let mut peaks = Vec::new();
-        for height in heights.filter(|height| size.get() >> height & 1 == 1) {
-            peaks.push(tx.peak(size, height, now).await?);
-        }
+        let peaks = tx.peaks(size, now).await?;
         let mmr = Mmr::from_peaks(size, peaks).expect("one for each bit of the size");
         Ok(Some(mmr.root()))
     }
@@ -381,8 +377,22 @@ impl Tx {
         })
     }
 
-    /// The peak of this height of a tree of `size`, in a log that is `now` as
-    /// large or larger.
+    /// The peaks of the first `size` entries, highest first, from the tiles of
+    /// a log that is `now` as large or larger.
+    pub(super) async fn peaks(
+        &mut self,
+        size: TreeSize,
+        now: TreeSize,
+    ) -> Result<Vec<Hash>, StoreError> {
+        let heights = (0..u64::BITS).rev();
+        let mut peaks = Vec::new();
+        for height in heights.filter(|height| size.get() >> height & 1 == 1) {
+            peaks.push(self.peak(size, height, now).await?);
+        }
+        Ok(peaks)
+    }
+
+    /// The one of this height.
     async fn peak(
         &mut self,
         size: TreeSize,
