@@ -382,6 +382,9 @@ pub fn system_clock() -> Time {
 }
 
 #[cfg(test)]
+mod faults;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::{Database, Store};
@@ -403,21 +406,39 @@ mod tests {
     }
 
     /// A store in a folder of its own, removed when dropped.
-    struct Scratch {
-        folder: PathBuf,
-        store: Store,
+    pub(super) struct Scratch {
+        pub(super) folder: PathBuf,
+        pub(super) store: Store,
     }
 
     impl Scratch {
-        async fn new() -> Self {
+        pub(super) async fn new() -> Self {
+            Self::in_folder(Self::folder()).await
+        }
+
+        /// Another one, of the files as they are at the moment.
+        pub(super) async fn copied(&self) -> Self {
+            let folder = Self::folder();
+            for name in ["tally.db", "tally.db-wal"] {
+                let copied = std::fs::copy(self.folder.join(name), folder.join(name));
+                copied.expect("a file of SQLite's");
+            }
+            Self::in_folder(folder).await
+        }
+
+        fn folder() -> PathBuf {
             let folder = std::env::temp_dir().join(format!("tally-sequencer-{}", Uuid::now_v7()));
             std::fs::create_dir(&folder).expect("a fresh folder");
+            folder
+        }
+
+        async fn in_folder(folder: PathBuf) -> Self {
             let database = Database::Sqlite(folder.join("tally.db"));
             let store = Store::open(&database).await.expect("opens");
             Self { folder, store }
         }
 
-        async fn sequencer(&self) -> Sequencer {
+        pub(super) async fn sequencer(&self) -> Sequencer {
             let origin = Origin::parse("log.example.org").expect("valid");
             let signer = Arc::new(Signer::new(origin, &[1; 32]));
             let receipts = ReceiptSigner::new(signer.verifier().clone(), &[1; 32]);
@@ -425,7 +446,7 @@ mod tests {
             resumed.expect("the store answers")
         }
 
-        async fn entry(&self, index: u64) -> String {
+        pub(super) async fn entry(&self, index: u64) -> String {
             let index = Index::new(index).expect("small");
             let record = self.store.record(index).await.expect("answers");
             String::from_utf8(record.expect("it is there").entry).expect("ASCII")
@@ -438,8 +459,15 @@ mod tests {
         }
     }
 
-    fn usage(response: Option<&str>, retrieval: Option<Uuid>) -> Submission {
-        let id = Uuid::now_v7();
+    pub(super) fn usage(response: Option<&str>, retrieval: Option<Uuid>) -> Submission {
+        usage_of(Uuid::now_v7(), response, retrieval)
+    }
+
+    pub(super) fn usage_of(
+        id: Uuid,
+        response: Option<&str>,
+        retrieval: Option<Uuid>,
+    ) -> Submission {
         let body = Body::Usage(Usage {
             receipt: receipt_commitment(id.as_bytes()),
             key_id: Some(Hash::of(b"somebody")),
