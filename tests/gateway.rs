@@ -67,10 +67,13 @@ impl Gateway {
         arguments: &[&str],
     ) -> Self {
         let mut command = command(data, provider, address);
-        let mut child = command
-            .args(arguments)
-            .spawn()
-            .expect("the gateway was built");
+        command.args(arguments);
+        Self::start_with(command, address).await
+    }
+
+    /// The same, by a command that makes it listen on this address.
+    pub(crate) async fn start_with(mut command: Command, address: &str) -> Self {
+        let mut child = command.spawn().expect("the gateway was built");
         let (log, reader) = collect(&mut child);
         let url = format!("http://{address}");
         let client = client();

@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod binaries;
 mod crash;
+mod drills;
 mod flow;
 mod forge;
 mod gateway;

@@ -68,6 +68,17 @@ impl Provider {
         }
     }
 
+    /// How many requests there were whose body holds `word`.
+    pub(crate) fn count(&self, word: &str) -> usize {
+        let holds = |seen: &&Seen| memchr::memmem::find(&seen.body, word.as_bytes()).is_some();
+        self.seen
+            .lock()
+            .expect("no handler panics")
+            .iter()
+            .filter(holds)
+            .count()
+    }
+
     /// Every request so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("no handler panics").clone()
