@@ -58,7 +58,25 @@ fn verifies(sentinel: &Sentinel, gateway: &Gateway) {
     assert_eq!(pass.compare(&Sees::Verified), Ok(()));
 }
 
-/// What `/readyz` says, once it says this.
+/// Waits until the log is published at this size, and so the head file has it.
+async fn published(gateway: &Gateway, size: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let note = gateway
+            .get("/checkpoint")
+            .await
+            .text()
+            .await
+            .expect("whole");
+        if note.lines().nth(1) == Some(size) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not published: {note}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until `/readyz` says this.
 async fn is_ready(gateway: &Gateway, ready: bool) {
     let wanted = if ready {
         StatusCode::OK
@@ -74,8 +92,14 @@ async fn is_ready(gateway: &Gateway, ready: bool) {
 
 /// Starts a gateway that must refuse, and say why.
 fn refuses(data: &Path, provider: &Provider, why: &str) {
-    let output = command(data, provider.url(), &free_address()).output();
-    let output = output.expect("the gateway was built");
+    let plain = command(data, provider.url(), &free_address());
+    // One that does not refuse is ended: with 124.
+    let mut within = Command::new("timeout");
+    within
+        .arg("20")
+        .arg(plain.get_program())
+        .args(plain.get_args());
+    let output = within.output().expect("the gateway was built");
     let story = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{story}");
     assert!(story.contains(why), "expected {why:?}: {story}");
@@ -106,6 +130,7 @@ async fn another_copy_of_the_database_is_refused() {
     let yesterday = data.copied();
     let gateway = started(&data).await;
     receipts.extend(calls(&gateway, 3).await);
+    published(&gateway, "7").await;
     verifies(&sentinel, &gateway);
     gateway.kill();
     let today = data.copied();
@@ -151,36 +176,40 @@ async fn a_damaged_page_forks_nothing() {
     let gateway = Gateway::start(data.path(), provider.url()).await;
     let sentinel = Sentinel::fresh().with(&["--vkey", gateway.vkey()]);
     let receipts = calls(&gateway, 270).await;
+    published(&gateway, "271").await;
     verifies(&sentinel, &gateway);
     assert!(gateway.stop().0.success());
 
-    let file = fs::read(data.path().join("tally.db")).expect("there");
-    let mut connection = SqliteConnection::connect_with(
-        &SqliteConnectOptions::new()
-            .filename(data.path().join("tally.db"))
-            .read_only(true),
-    )
-    .await
-    .expect("opens");
-    for (what, sql) in [
-        ("peaks", "SELECT peaks FROM log"),
+    let database = data.path().join("tally.db");
+    let file = fs::read(&database).expect("there");
+    // The peak over the full bundle stands in two places, and both are damaged.
+    for (sql, why) in [
+        ("SELECT peaks FROM log", "the database is damaged"),
         (
-            "the tail",
             "SELECT entry FROM tail ORDER BY idx DESC LIMIT 1",
+            "the database is damaged",
         ),
-        ("a full tile", "SELECT hashes FROM tile WHERE level = 0"),
+        (
+            "SELECT hashes FROM tile WHERE level = 1",
+            "have another root",
+        ),
     ] {
-        let bytes: Vec<u8> = sqlx::query_scalar(sql)
-            .fetch_one(&mut connection)
+        let options = SqliteConnectOptions::new()
+            .filename(&database)
+            .read_only(true);
+        let mut connection = SqliteConnection::connect_with(&options)
             .await
-            .expect("one");
-        // A blob may begin on one page and go on on others.
-        let places: Vec<_> = memchr::memmem::find_iter(&file, &bytes[..32]).collect();
-        assert!(!places.is_empty(), "{what}");
+            .expect("opens");
+        let found = sqlx::query_scalar(sql).fetch_one(&mut connection).await;
+        let bytes: Vec<u8> = found.expect("one");
+        connection.close().await.expect("closes");
+        let places: Vec<_> = memchr::memmem::find_iter(&file, &bytes[bytes.len() - 32..]).collect();
+        assert!(!places.is_empty(), "{sql}");
         let mut damaged = file.clone();
         places.iter().for_each(|at| damaged[at + 9] ^= 4);
-        fs::write(data.path().join("tally.db"), damaged).expect("ours");
-        refuses(data.path(), &provider, "the database is damaged");
+        fs::write(&database, damaged).expect("ours");
+        refuses(data.path(), &provider, why);
+        restored(data.path(), &file);
     }
     // A page that was never written, in the middle: it refuses, or what it
     // goes on to sign stays one history.
@@ -195,11 +224,20 @@ async fn a_damaged_page_forks_nothing() {
         survives_or_refuses(copy.path(), &provider, &sentinel.twin()).await;
     }
 
-    fs::write(data.path().join("tally.db"), file).expect("ours");
+    restored(data.path(), &file);
     let gateway = Gateway::start(data.path(), provider.url()).await;
     honours(&gateway, &receipts).await;
     calls(&gateway, 1).await;
     verifies(&sentinel, &gateway);
+}
+
+/// The database as it was, and nothing that a start left beside it.
+fn restored(data: &Path, file: &[u8]) {
+    for beside in ["tally.db-wal", "tally.db-shm"] {
+        // There is none after a clean stop.
+        let _ = fs::remove_file(data.join(beside));
+    }
+    fs::write(data.join("tally.db"), file).expect("ours");
 }
 
 async fn survives_or_refuses(data: &Path, provider: &Provider, sentinel: &Sentinel) {
