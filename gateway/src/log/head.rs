@@ -41,7 +41,7 @@ pub enum HeadError {
     Foreign(PathBuf),
     /// Nothing of what was signed is left.
     #[error(
-        "the log's database is gone: it holds no entries, and this log has signed some (see {}); \
+        "this log has signed entries (see {}), and its database is gone: it holds none; \
          restore the newest copy, for a second log under the same key would be a fork. To give \
          this log up, begin another one in another --data-dir", .0.display()
     )]

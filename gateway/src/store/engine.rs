@@ -149,7 +149,15 @@ impl Engine {
     /// A transaction that may write, on the writer's connection.
     pub(super) async fn writing(&self) -> Result<Tx, sqlx::Error> {
         Ok(match self {
-            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Sqlite { writer, .. } => match writer.begin_with("BEGIN IMMEDIATE").await {
+                Ok(tx) => Tx::Sqlite(tx),
+                Err(error) => {
+                    // A full disk makes SQLite roll back by itself; the driver, which
+                    // then can't, counts the transaction as open for ever.
+                    writer.acquire().await?.close().await?;
+                    return Err(error);
+                }
+            },
             Self::Postgres { writer, .. } => Tx::Postgres(writer.begin().await?),
         })
     }
