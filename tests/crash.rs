@@ -104,7 +104,7 @@ async fn a_killed_gateway_honours_what_it_released() {
         left -= kills;
         println!("{} kills in {:?}", all - left, began.elapsed());
     }
-    assert!(released > 5 * all, "the load was real: {released} receipts");
+    assert!(released > all / 2, "the load was real: {released} receipts");
 }
 
 /// Begins a log and kills its gateway so often; how many receipts it released.
