@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{CACHE_CONTROL, HeaderValue, PRAGMA};
+use reqwest::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderValue, PRAGMA};
 use reqwest::{StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -134,9 +134,14 @@ impl Client {
     /// # Errors
     /// TLS or proxy settings are unusable.
     pub fn new(base: Url, timeout: Duration, seed: u64) -> Result<Self, ClientError> {
-        let http = reqwest::Client::builder()
+        let mut headers = HeaderMap::new();
+        if is_here(&base) {
             // On one machine compressing costs more than the bytes that it spares.
-            .gzip(!is_here(&base))
+            // What comes compressed all the same is read.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        let http = reqwest::Client::builder()
+            .default_headers(headers)
             .user_agent(concat!("tallystick-sentinel/", env!("CARGO_PKG_VERSION")))
             .timeout(timeout)
             .connect_timeout(timeout.min(Duration::from_secs(10)))

@@ -328,8 +328,8 @@ impl Tx {
                 "WITH RECURSIVE e(epoch) AS (
                      SELECT CAST($1 AS BIGINT) UNION ALL SELECT epoch + 1 FROM e WHERE epoch + 1 < $2
                  )
-                 SELECT mention.idx FROM e JOIN mention ON mention.epoch = e.epoch
-                 WHERE mention.head = $3 AND mention.idx >= $4 ORDER BY mention.idx LIMIT $5",
+                 SELECT mention.idx FROM e CROSS JOIN mention
+                 WHERE mention.epoch = e.epoch AND mention.head = $3 AND mention.idx >= $4 ORDER BY mention.idx LIMIT $5",
             )
             .bind(to_i64(first))
             .bind(to_i64(end))
