@@ -14,12 +14,14 @@ CREATE TABLE bundle (
     n           BIGINT PRIMARY KEY,
     entries     BYTEA NOT NULL,
     signatures  BYTEA NOT NULL,
-    receipt_ids BYTEA NOT NULL
+    receipt_ids BYTEA NOT NULL,
+    gzip        BYTEA NOT NULL
 );
 -- Compressed already, or random.
 ALTER TABLE bundle ALTER entries SET STORAGE EXTERNAL;
 ALTER TABLE bundle ALTER signatures SET STORAGE EXTERNAL;
 ALTER TABLE bundle ALTER receipt_ids SET STORAGE EXTERNAL;
+ALTER TABLE bundle ALTER gzip SET STORAGE EXTERNAL;
 
 CREATE TABLE tail (
     idx        BIGINT PRIMARY KEY,

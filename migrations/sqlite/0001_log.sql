@@ -15,7 +15,8 @@ CREATE TABLE bundle (
     n           INTEGER PRIMARY KEY,
     entries     BLOB NOT NULL, -- as served, compressed (zstd)
     signatures  BLOB NOT NULL, -- of the receipts, 64 bytes each
-    receipt_ids BLOB NOT NULL  -- 16 bytes each, zero where there is none
+    receipt_ids BLOB NOT NULL, -- 16 bytes each, zero where there is none
+    gzip        BLOB NOT NULL  -- the entries for who takes no zstd
 ) STRICT;
 
 -- The entries after the last full bundle.

@@ -1,10 +1,9 @@
 //! The log as C2SP tlog-tiles has it.
 //!
-//! Full bundles of entries are stored compressed and sent so; the other coding
-//! is made when it is first asked for. Hashes and signatures don't compress.
+//! Full bundles of entries are stored in each coding and sent so. Hashes and
+//! signatures don't compress.
 
 use std::fmt;
-use std::io::Write as _;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -14,15 +13,13 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use protocol::tile::{Tile, TileKind, WIDTH};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::{Api, store_failed};
 use crate::reply::{ApiError, ErrorBody};
-use crate::store::{StoreError, TileBytes};
+use crate::store::{Coding, StoreError};
 
 /// Tiles never change.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -56,14 +53,6 @@ impl fmt::Debug for TileCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TileCache").finish_non_exhaustive()
     }
-}
-
-/// How a tile is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Coding {
-    Identity,
-    Gzip,
-    Zstd,
 }
 
 /// The newest published checkpoint.
@@ -132,18 +121,14 @@ impl Api {
         if full && let Some(kept) = self.tiles.0.get(&(*tile, coding)) {
             return Ok(Some(kept));
         }
-        let Some(stored) = self.store.tile(tile).await? else {
-            return Ok(None);
-        };
-        let bytes = match (stored, coding) {
-            (TileBytes::Zstd(stored), Coding::Zstd) => stored,
-            (stored, Coding::Gzip) => gzipped(&stored.plain()?),
-            (stored, _) => stored.plain()?,
-        };
-        if full {
+        if !full {
+            return self.store.tile(tile).await;
+        }
+        let found = self.store.full_tile(tile, coding).await?;
+        if let Some(bytes) = &found {
             self.tiles.0.insert((*tile, coding), bytes.clone());
         }
-        Ok(Some(bytes))
+        Ok(found)
     }
 }
 
@@ -182,12 +167,6 @@ impl Coding {
         let tag = format!("\"{a:02x}{b:02x}{c:02x}{d:02x}/{path}/{coding}\"");
         HeaderValue::from_str(&tag).expect("a tile's path is ASCII")
     }
-}
-
-fn gzipped(bytes: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    let done = encoder.write_all(bytes).and_then(|()| encoder.finish());
-    done.expect("writing to memory does not fail").into()
 }
 
 #[cfg(test)]

@@ -374,7 +374,8 @@ mod tests {
     use super::*;
     use crate::log::sign::ReceiptSigner;
     use crate::postgres::Server;
-    use crate::store::{Database, Handed, Store};
+    use crate::store::{Coding, Database, Handed, Store};
+    use flate2::read::GzDecoder;
     use protocol::hash::receipt_commitment;
     use protocol::index::Index;
     use protocol::key::{Origin, Signer};
@@ -383,6 +384,7 @@ mod tests {
     use protocol::record::{Counts, Outcome, Source, Usage};
     use protocol::tile::{Tile, TileKind, WIDTH, entries};
     use std::cell::Cell;
+    use std::io::Read as _;
     use std::path::PathBuf;
 
     thread_local! {
@@ -504,57 +506,41 @@ mod tests {
                 assert_eq!(committed.checkpoint.size().get(), leaves.len() as u64);
                 assert_eq!(committed.checkpoint.root(), tree_head(&leaves));
 
+                let there = async |tile: &Tile| {
+                    let bytes = scratch.store.tile(tile).await.expect("answers");
+                    bytes.expect("there")
+                };
                 for n in 0..=size.get() / WIDTH {
+                    let Some(tile) = Tile::within(TileKind::Hashes(0), n, size) else {
+                        continue;
+                    };
                     let start = usize::try_from(n * WIDTH).expect("small");
-                    if let Some(tile) = Tile::within(TileKind::Hashes(0), n, size) {
-                        let end = start + usize::from(tile.width());
-                        let bytes = scratch
-                            .store
-                            .tile(&tile)
-                            .await
-                            .expect("answers")
-                            .expect("there")
-                            .plain()
-                            .expect("whole");
-                        let wanted: Vec<u8> = leaves[start..end]
-                            .iter()
-                            .flat_map(|h| *h.as_bytes())
-                            .collect();
-                        assert_eq!(bytes, wanted, "{tile:?} at {size}");
-                        let bundle = Tile::within(TileKind::Entries, n, size).expect("as wide");
-                        let bytes = scratch
-                            .store
-                            .tile(&bundle)
-                            .await
-                            .expect("answers")
-                            .expect("there")
-                            .plain()
-                            .expect("whole");
-                        let hashed: Vec<_> = entries(&bytes)
-                            .expect("whole")
-                            .into_iter()
-                            .map(Hash::leaf)
-                            .collect();
-                        assert_eq!(hashed, &leaves[start..end], "{bundle:?} at {size}");
+                    let leaves = &leaves[start..start + usize::from(tile.width())];
+                    assert_eq!(there(&tile).await, bytes(leaves), "{tile:?} at {size}");
+                    let bundle = Tile::within(TileKind::Entries, n, size).expect("as wide");
+                    let stored = there(&bundle).await;
+                    let hashed = entries(&stored).expect("whole").into_iter();
+                    let hashed: Vec<_> = hashed.map(Hash::leaf).collect();
+                    assert_eq!(hashed, leaves, "{bundle:?} at {size}");
+                    if u64::from(bundle.width()) == WIDTH {
+                        let gzip = scratch.store.full_tile(&bundle, Coding::Gzip).await;
+                        let gzip = gzip.expect("answers").expect("there");
+                        let mut plain = Vec::new();
+                        let read = GzDecoder::new(&*gzip).read_to_end(&mut plain);
+                        read.expect("whole");
+                        assert_eq!(plain, stored, "{bundle:?} at {size}");
                     }
                 }
                 if let Some(tile) = Tile::within(TileKind::Hashes(1), 0, size) {
-                    let bytes = scratch
-                        .store
-                        .tile(&tile)
-                        .await
-                        .expect("answers")
-                        .expect("there")
-                        .plain()
-                        .expect("whole");
-                    let wanted: Vec<u8> = leaves
-                        .chunks_exact(256)
-                        .flat_map(|full| *tree_head(full).as_bytes())
-                        .collect();
-                    assert_eq!(bytes, wanted, "{tile:?} at {size}");
+                    let wanted: Vec<_> = leaves.chunks_exact(256).map(tree_head).collect();
+                    assert_eq!(there(&tile).await, bytes(&wanted), "{tile:?} at {size}");
                 }
             }
         }
+    }
+
+    fn bytes(hashes: &[Hash]) -> Vec<u8> {
+        hashes.iter().flat_map(|hash| *hash.as_bytes()).collect()
     }
 
     fn records(count: usize) -> Vec<Submission> {

@@ -141,11 +141,12 @@ impl Tx {
     async fn seal(&mut self, append: &Append<'_>) -> Result<(), sqlx::Error> {
         for sealed in append.sealed {
             on!(self, c => {
-                sqlx::query("INSERT INTO bundle (n, entries, signatures, receipt_ids) VALUES ($1, $2, $3, $4)")
+                sqlx::query("INSERT INTO bundle (n, entries, signatures, receipt_ids, gzip) VALUES ($1, $2, $3, $4, $5)")
                     .bind(to_i64(sealed.n))
                     .bind(&sealed.entries)
                     .bind(&sealed.signatures)
                     .bind(&sealed.receipt_ids)
+                    .bind(&sealed.gzip)
                     .execute(c)
                     .await?;
             });

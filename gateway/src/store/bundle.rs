@@ -1,5 +1,10 @@
-//! Bundles as they are stored: 256 entries together, compressed once.
+//! Bundles as they are stored: 256 entries together, compressed once, in each
+//! coding that is served.
 
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use protocol::index::Index;
 use protocol::tile::{MAX_ENTRY, WIDTH, entries, push_entry};
 
@@ -16,6 +21,7 @@ pub struct Sealed {
     pub(super) entries: Vec<u8>,
     pub(super) signatures: Vec<u8>,
     pub(super) receipt_ids: Vec<u8>,
+    pub(super) gzip: Vec<u8>,
 }
 
 impl Sealed {
@@ -28,6 +34,7 @@ impl Sealed {
         let compressed = zstd::bulk::compress(&bundle, LEVEL);
         Self {
             n,
+            gzip: gzipped(&bundle),
             entries: compressed.expect("there is memory for what is compressed"),
             signatures: records.iter().flat_map(|r| r.signature).collect(),
             receipt_ids: records
@@ -36,29 +43,40 @@ impl Sealed {
                 .collect(),
         }
     }
+}
 
-    /// Its records.
-    pub(super) fn records(&self) -> Result<Vec<Record>, StoreError> {
-        let damaged = || StoreError::Damaged("a bundle of entries can't be taken apart");
-        let bundle = decompress(&self.entries)?;
-        let entries = entries(&bundle).ok_or_else(damaged)?;
-        let (signatures, _) = self.signatures.as_chunks::<64>();
-        let (ids, _) = self.receipt_ids.as_chunks::<16>();
-        let width = usize::try_from(WIDTH).expect("256");
-        if [entries.len(), signatures.len(), ids.len()] != [width; 3] {
-            return Err(damaged());
-        }
-        let mut records = Vec::with_capacity(width);
-        for (at, entry) in entries.into_iter().enumerate() {
-            records.push(Record {
-                index: Index::new(self.n * WIDTH + at as u64).ok_or_else(damaged)?,
-                entry: entry.to_vec(),
-                signature: signatures[at],
-                receipt_id: parse_id(ids[at]),
-            });
-        }
-        Ok(records)
+/// The records of bundle `n`, of what is stored of it.
+pub(super) fn records(
+    n: u64,
+    stored: &[u8],
+    signatures: &[u8],
+    receipt_ids: &[u8],
+) -> Result<Vec<Record>, StoreError> {
+    let damaged = || StoreError::Damaged("a bundle of entries can't be taken apart");
+    let bundle = decompress(stored)?;
+    let entries = entries(&bundle).ok_or_else(damaged)?;
+    let (signatures, _) = signatures.as_chunks::<64>();
+    let (ids, _) = receipt_ids.as_chunks::<16>();
+    let width = usize::try_from(WIDTH).expect("256");
+    if [entries.len(), signatures.len(), ids.len()] != [width; 3] {
+        return Err(damaged());
     }
+    let mut records = Vec::with_capacity(width);
+    for (at, entry) in entries.into_iter().enumerate() {
+        records.push(Record {
+            index: Index::new(n * WIDTH + at as u64).ok_or_else(damaged)?,
+            entry: entry.to_vec(),
+            signature: signatures[at],
+            receipt_id: parse_id(ids[at]),
+        });
+    }
+    Ok(records)
+}
+
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::fast());
+    let done = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    done.expect("writing to memory does not fail")
 }
 
 /// The bytes of a bundle.

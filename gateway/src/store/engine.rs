@@ -113,6 +113,24 @@ macro_rules! on {
 }
 pub(super) use on;
 
+/// Runs the same code with the readers of either engine: one statement, which
+/// sees a state of its own.
+macro_rules! once {
+    ($engine:expr, $readers:ident => $body:expr) => {
+        match $engine {
+            $crate::store::engine::Engine::Sqlite { readers, .. } => {
+                let $readers = readers;
+                $body
+            }
+            $crate::store::engine::Engine::Postgres { readers, .. } => {
+                let $readers = readers;
+                $body
+            }
+        }
+    };
+}
+pub(super) use once;
+
 impl Engine {
     pub(super) async fn open(database: &Database) -> Result<Self, StoreError> {
         match database {
@@ -136,6 +154,8 @@ impl Engine {
                 migrated(migrator(SQLITE).run(&writer).await)?;
                 let readers = SqlitePoolOptions::new()
                     .max_connections(8)
+                    // A file needs no asking whether it is still there.
+                    .test_before_acquire(false)
                     .connect_with(options.read_only(true))
                     .await?;
                 Ok(Self::Sqlite {

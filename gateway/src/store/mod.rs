@@ -30,7 +30,7 @@ pub use bundle::Sealed;
 pub use engine::Database;
 pub use inbox::{Handed, InboxRow};
 pub use lease::Epoch;
-pub use read::{Page, TileBytes};
+pub use read::{Coding, Page};
 
 /// Entries of an epoch of the mention table.
 const EPOCH: u64 = 16_384;

@@ -9,8 +9,8 @@ use protocol::tile::{Tile, TileKind, WIDTH, push_entry};
 use uuid::Uuid;
 
 use super::append::SliceRow;
-use super::bundle::{Sealed, decompress};
-use super::engine::{Tx, on};
+use super::bundle::{decompress, records};
+use super::engine::{Tx, on, once};
 use super::{
     EPOCH, Head, Record, Store, StoreError, head, parse_hashes, parse_id, parse_index, parse_size,
     to_i64,
@@ -33,26 +33,15 @@ pub struct Page {
     pub more: bool,
 }
 
-/// A tile's bytes.
-#[derive(Clone, Debug)]
-pub enum TileBytes {
+/// How a tile's bytes are coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Coding {
     /// As they are.
-    Plain(Bytes),
-    /// Compressed with zstd, as all full bundles are stored.
-    Zstd(Bytes),
-}
-
-impl TileBytes {
-    /// The tile's bytes as they are.
-    ///
-    /// # Errors
-    /// What is stored can't be decompressed.
-    pub fn plain(self) -> Result<Bytes, StoreError> {
-        match self {
-            Self::Plain(bytes) => Ok(bytes),
-            Self::Zstd(stored) => decompress(&stored).map(Bytes::from),
-        }
-    }
+    Identity,
+    /// A full bundle of entries, compressed with gzip.
+    Gzip,
+    /// The same with zstd.
+    Zstd,
 }
 
 impl Store {
@@ -172,26 +161,23 @@ impl Store {
         Ok(known)
     }
 
-    /// A tile's or bundle's bytes; `None` where the log is not that large.
+    /// A tile's or bundle's bytes as they are; `None` where the log is not
+    /// that large.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn tile(&self, tile: &Tile) -> Result<Option<TileBytes>, StoreError> {
+    pub async fn tile(&self, tile: &Tile) -> Result<Option<Bytes>, StoreError> {
+        if u64::from(tile.width()) == WIDTH {
+            return self.full_tile(tile, Coding::Identity).await;
+        }
         let (mut tx, size) = self.snapshot().await?;
-        let there = Tile::within(tile.kind(), tile.n(), size);
-        if there.is_none_or(|there| there.width() < tile.width()) {
+        if !covers(size, tile) {
             return Ok(None);
         }
         if let TileKind::Hashes(level) = tile.kind() {
             let hashes = tx.hashes(level, tile).await?;
-            let bytes = hashes
-                .iter()
-                .flat_map(|h| *h.as_bytes())
-                .collect::<Vec<u8>>();
-            return Ok(Some(TileBytes::Plain(bytes.into())));
-        }
-        if u64::from(tile.width()) == WIDTH {
-            return tx.full(tile).await.map(Some);
+            let bytes = hashes.iter().flat_map(|h| *h.as_bytes());
+            return Ok(Some(bytes.collect::<Vec<u8>>().into()));
         }
         let from = tile.n() * WIDTH;
         let records = tx.records(from, from + u64::from(tile.width())).await?;
@@ -202,7 +188,63 @@ impl Store {
                 _ => bytes.extend_from_slice(&record.signature),
             }
         }
-        Ok(Some(TileBytes::Plain(bytes.into())))
+        Ok(Some(bytes.into()))
+    }
+
+    /// A full tile's bytes in this coding, which only entries have others of;
+    /// `None` where the log is not that large.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn full_tile(
+        &self,
+        tile: &Tile,
+        coding: Coding,
+    ) -> Result<Option<Bytes>, StoreError> {
+        // It never changes, so one look outside of a transaction is enough. The
+        // second is for what came between the first and the size.
+        for _ in 0..2 {
+            if let Some(stored) = self.stored_tile(tile, coding).await? {
+                let plain = tile.kind() != TileKind::Entries || coding != Coding::Identity;
+                return Ok(Some(if plain {
+                    stored.into()
+                } else {
+                    decompress(&stored)?.into()
+                }));
+            }
+            let (_, size) = self.snapshot().await?;
+            if !covers(size, tile) {
+                return Ok(None);
+            }
+        }
+        Err(StoreError::Damaged("a full tile or bundle is missing"))
+    }
+
+    /// What is stored of a full tile.
+    async fn stored_tile(
+        &self,
+        tile: &Tile,
+        coding: Coding,
+    ) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        const HASHES: &str = "SELECT hashes FROM tile WHERE n = $1 AND level = $2";
+        const SIGNATURES: &str = "SELECT signatures FROM bundle WHERE n = $1";
+        const GZIP: &str = "SELECT gzip FROM bundle WHERE n = $1";
+        const ZSTD: &str = "SELECT entries FROM bundle WHERE n = $1";
+        let n = to_i64(tile.n());
+        let TileKind::Hashes(level) = tile.kind() else {
+            let sql = match (tile.kind(), coding) {
+                (TileKind::Entries, Coding::Gzip) => GZIP,
+                (TileKind::Entries, _) => ZSTD,
+                _ => SIGNATURES,
+            };
+            return once!(&self.0, c => sqlx::query_scalar(sql).bind(n).fetch_optional(c).await);
+        };
+        let stored: Option<Vec<u8>> = once!(&self.0, c => {
+            let query = sqlx::query_scalar(HASHES).bind(n).bind(i64::from(level));
+            query.fetch_optional(c).await
+        })?;
+        // A row may be its level's edge.
+        Ok(stored.filter(|hashes| hashes.len() as u64 == WIDTH * 32))
     }
 
     /// Where the log stands, and the ledger's slices as they were last written.
@@ -260,16 +302,11 @@ impl Tx {
             .fetch_all(c)
             .await?
         });
-        let mut records = Vec::new();
+        let mut found = Vec::new();
         for (n, entries, signatures, receipt_ids) in rows {
-            let sealed = Sealed {
-                n: parse_index(n)?.get(),
-                entries,
-                signatures,
-                receipt_ids,
-            };
-            let bundle = sealed.records()?.into_iter();
-            records.extend(bundle.filter(|r| (from..to).contains(&r.index.get())));
+            let n = parse_index(n)?.get();
+            let bundle = records(n, &entries, &signatures, &receipt_ids)?.into_iter();
+            found.extend(bundle.filter(|r| (from..to).contains(&r.index.get())));
         }
         let rows: Vec<Row> = on!(self, c => {
             sqlx::query_as(
@@ -284,14 +321,14 @@ impl Tx {
             let (Ok(signature), Ok(id)) = (signature.try_into(), id.try_into()) else {
                 return Err(StoreError::Damaged("a signature or a receipt id is cut"));
             };
-            records.push(Record {
+            found.push(Record {
                 index: parse_index(index)?,
                 entry,
                 signature,
                 receipt_id: parse_id(id),
             });
         }
-        Ok(records)
+        Ok(found)
     }
 
     /// The entries at these indices, which ascend.
@@ -350,25 +387,6 @@ impl Tx {
         Ok((found, next))
     }
 
-    /// A full bundle of entries or of receipts' signatures.
-    async fn full(&mut self, tile: &Tile) -> Result<TileBytes, StoreError> {
-        const ENTRIES: &str = "SELECT entries FROM bundle WHERE n = $1";
-        const SIGNATURES: &str = "SELECT signatures FROM bundle WHERE n = $1";
-        let entries = tile.kind() == TileKind::Entries;
-        let stored: Option<Vec<u8>> = on!(self, c => {
-            sqlx::query_scalar(if entries { ENTRIES } else { SIGNATURES })
-                .bind(to_i64(tile.n()))
-                .fetch_optional(c)
-                .await?
-        });
-        let stored = stored.ok_or(StoreError::Damaged("a bundle is missing"))?;
-        Ok(if entries {
-            TileBytes::Zstd(stored.into())
-        } else {
-            TileBytes::Plain(stored.into())
-        })
-    }
-
     /// The hashes of a tile that the log is known to hold.
     pub(super) async fn hashes(&mut self, level: u8, tile: &Tile) -> Result<Vec<Hash>, StoreError> {
         let stored: Option<Vec<u8>> = on!(&mut *self, c => {
@@ -396,6 +414,12 @@ impl Tx {
         hashes.truncate(tile.width().into());
         Ok(hashes)
     }
+}
+
+/// Whether a log of `size` has as much of this tile.
+fn covers(size: TreeSize, tile: &Tile) -> bool {
+    let there = Tile::within(tile.kind(), tile.n(), size);
+    there.is_some_and(|there| there.width() >= tile.width())
 }
 
 fn holds(entry: &[u8], field: &str) -> bool {

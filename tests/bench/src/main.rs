@@ -32,6 +32,9 @@ enum Command {
     Reads(reads::Given),
     /// The sentinel's passes over a log that a gateway process serves
     Sentinel(sentinel::Given),
+    /// Answers every request with as many constant bytes: what reads stand beside
+    #[command(hide = true)]
+    Constant { bytes: usize },
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
             Command::Append(given) => runtime.block_on(append::run(given)),
             Command::Reads(given) => runtime.block_on(reads::run(given)),
             Command::Sentinel(given) => runtime.block_on(sentinel::run(given)),
+            Command::Constant { bytes } => runtime.block_on(reads::constant(bytes)),
         });
     match ran {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -98,6 +98,39 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         // It holds nothing that a later benchmark needs.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// This program answering constant bytes, ended when dropped.
+pub(crate) struct Constant {
+    child: Child,
+    /// Its host and port.
+    pub(crate) address: String,
+}
+
+impl Constant {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) fn start(bytes: usize) -> Result<Self, Failed> {
+        let mut child = Command::new(env::current_exe()?)
+            .args(["constant", &bytes.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut address = String::new();
+        if let Some(told) = child.stdout.take() {
+            BufReader::new(told).read_line(&mut address)?;
+        }
+        let address = address.trim().to_owned();
+        Ok(Self { child, address })
+    }
+}
+
+impl Drop for Constant {
+    fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::Failed;
 use crate::log::{ORIGIN, Random, make_log};
-use crate::processes::{self, Gateway};
+use crate::processes::{self, Constant, Gateway};
 
 /// How long each kind of question is asked.
 const LASTS: Duration = Duration::from_secs(3);
@@ -90,6 +90,18 @@ pub(crate) async fn run(given: Given) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Answers with constant bytes until it is killed; prints its address.
+///
+/// # Errors
+/// No port is free.
+pub(crate) async fn constant(bytes: usize) -> Result<(), Failed> {
+    let body = Bytes::from(vec![7; bytes]);
+    let answer = Router::new().route("/", get(move || async move { body }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    Ok(axum::serve(listener, answer).await?)
+}
+
 /// Full tiles all over the log, beside constant bytes of the same length.
 async fn tiles(
     address: &str,
@@ -104,13 +116,9 @@ async fn tiles(
         format!("/{}", tile.expect("a full tile is within").path())
     };
     let read = measure(address, READERS, accept, path).await?;
-    let body = Bytes::from(vec![7; read.bytes]);
-    let constant = Router::new().route("/", get(move || async move { body }));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let there = listener.local_addr()?.to_string();
-    let serving = tokio::spawn(async { axum::serve(listener, constant).await });
-    let floor = measure(&there, READERS, accept, |_| "/".into()).await?;
-    serving.abort();
+    // A process of its own, as the gateway is.
+    let constant = Constant::start(read.bytes)?;
+    let floor = measure(&constant.address, READERS, accept, |_| "/".into()).await?;
     Ok(format!(
         "| {what} | {} | {:.0} | {:.0} | {:.2} |",
         read.bytes,
