@@ -19,7 +19,6 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::key::VerifierKey;
 use tokio::sync::watch;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _};
 use tower_http::cors::{Any, CorsLayer};
 use utoipa::OpenApi;
 
@@ -96,7 +95,8 @@ pub fn openapi() -> String {
 
 /// All routes of the interface.
 pub fn router(api: Api) -> Router {
-    Router::new()
+    let api = Arc::new(api);
+    let answers = Router::new()
         .route("/api/pubkey", get(records::pubkey))
         .route("/api/chain", get(records::chain))
         .route("/api/records", get(records::list))
@@ -112,18 +112,19 @@ pub fn router(api: Api) -> Router {
         .route("/api/leaderboard", get(sums::leaderboard))
         .route("/api/leaderboard/model", get(sums::model_leaderboard))
         .route("/api/wallet/{addr}", get(sums::wallet))
-        .route("/checkpoint", get(tiles::checkpoint))
-        .route("/tile/{*path}", get(tiles::tile))
         .route("/healthz", get(operator::healthz))
         .route("/readyz", get(operator::readyz))
         .route("/metrics", get(operator::metrics))
         .route("/openapi.json", get(operator::description))
+        .layer(CompressionLayer::new());
+    // These come compressed where that helps.
+    let tiles = Router::new()
+        .route("/checkpoint", get(tiles::checkpoint))
+        .route("/tile/{*path}", get(tiles::tile));
+    answers
+        .merge(tiles)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(Arc::new(api))
-        // Tiles come compressed where that helps.
-        .layer(CompressionLayer::new().compress_when(
-            DefaultPredicate::new().and(NotForContentType::const_new("application/octet-stream")),
-        ))
+        .with_state(api)
         // The log is public: pages from anywhere may read it.
         .layer(
             CorsLayer::new()

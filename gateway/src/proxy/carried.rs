@@ -11,6 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::connections::Answer;
+
 /// How long a body is read that is refused.
 const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -20,9 +22,18 @@ pub(super) struct Carried {
     /// What was read already.
     first: VecDeque<Bytes>,
     /// What comes after that.
-    rest: Option<Incoming>,
+    rest: Option<Rest>,
     /// How much of it may still come.
     left: u64,
+}
+
+/// A body as it comes in.
+#[derive(Debug)]
+enum Rest {
+    /// A client's.
+    Asked(Incoming),
+    /// A provider's.
+    Answered(Answer),
 }
 
 /// Why a body could not be carried to its end.
@@ -51,12 +62,12 @@ impl Carried {
     /// It says that it is.
     pub(super) fn limited(body: Incoming, limit: u64) -> Result<Self, CarriedError> {
         if body.size_hint().lower() > limit {
-            drain(body);
+            drain(Rest::Asked(body));
             return Err(CarriedError::TooLong);
         }
         Ok(Self {
             left: limit,
-            ..Self::from(body)
+            ..Self::from(Rest::Asked(body))
         })
     }
 
@@ -96,13 +107,19 @@ impl Carried {
     }
 }
 
-impl From<Incoming> for Carried {
-    fn from(body: Incoming) -> Self {
+impl From<Rest> for Carried {
+    fn from(body: Rest) -> Self {
         Self {
             first: VecDeque::new(),
             rest: Some(body),
             left: u64::MAX,
         }
+    }
+}
+
+impl From<Answer> for Carried {
+    fn from(body: Answer) -> Self {
+        Rest::Answered(body).into()
     }
 }
 
@@ -117,6 +134,35 @@ impl From<Bytes> for Carried {
             first,
             rest: None,
             left: 0,
+        }
+    }
+}
+
+impl Body for Rest {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Asked(body) => Pin::new(body).poll_frame(cx),
+            Self::Answered(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Asked(body) => body.is_end_stream(),
+            Self::Answered(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Asked(body) => body.size_hint(),
+            Self::Answered(body) => body.size_hint(),
         }
     }
 }
@@ -154,7 +200,7 @@ impl Body for Carried {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && self.rest.as_ref().is_none_or(Incoming::is_end_stream)
+        self.first.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -166,7 +212,7 @@ impl Body for Carried {
 
 /// Reads what is refused to its end, for a while: most clients look for an
 /// answer when they have sent all, and a connection closed before loses it.
-fn drain(mut body: Incoming) {
+fn drain(mut body: Rest) {
     let drained = async move { while let Some(Ok(_)) = body.frame().await {} };
     tokio::spawn(tokio::time::timeout(DRAINED_WITHIN, drained));
 }

@@ -15,15 +15,13 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name as Host;
 use protocol::name::Name;
 use protocol::record::Source;
 use tower::Service;
 
-use super::carried::Carried;
-use super::upstream;
+use super::{connections, upstream};
 use crate::config::{Base, Upstream};
 use crate::usage::Dialect;
 
@@ -40,7 +38,7 @@ const INSIDE: &[&str] = &[
 ];
 
 /// A client that connects to public addresses only.
-pub(super) type Client = legacy::Client<HttpsConnector<HttpConnector<Public>>, Carried>;
+pub(super) type Client = connections::Client<HttpsConnector<HttpConnector<Public>>>;
 
 /// Why a host that a client named is not called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +133,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 /// A client for hosts that clients name.
 pub(super) fn client(connect_within: Duration) -> io::Result<Client> {
     let http = upstream::tune(HttpConnector::new_with_resolver(Public), connect_within);
-    Ok(upstream::builder().build(upstream::https(upstream::tls()?, http)))
+    Ok(Client::new(upstream::https(upstream::tls()?, http)))
 }
 
 /// Resolves a name, and refuses it if any of its addresses is not public.

@@ -3,6 +3,7 @@
 //! Out of scope: reading usage (see [`crate::usage`]), sequencing (see [`crate::log`]).
 
 mod carried;
+mod connections;
 mod credential;
 mod custom;
 mod edit;
@@ -46,6 +47,7 @@ use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, Reply};
 use crate::usage::{AnswerHead, Kind, Meter, SessionMeter, classify};
 use carried::{Carried, CarriedError, Read};
+use connections::ClientError;
 use custom::Refusal;
 use frames::{Extension, Frames, Side};
 use hide::Hide;
@@ -248,9 +250,11 @@ impl Proxy {
         upstream: &Upstream,
         request: Request<Carried>,
     ) -> Result<Response<Carried>, ApiError> {
-        let answer = match upstream.source {
-            Source::Proxy => self.client.request(request),
-            Source::Custom => self.custom_client.request(request),
+        let answer = async {
+            match upstream.source {
+                Source::Proxy => self.client.request(request).await,
+                Source::Custom => self.custom_client.request(request).await,
+            }
         };
         match tokio::time::timeout(self.answer_within, answer).await {
             Ok(Ok(answer)) => Ok(answer.map(Carried::from)),
@@ -622,7 +626,7 @@ fn refused_call(error: Refused) -> ApiError {
 }
 
 /// What was wrong with the request's body, if that is why it could not be sent.
-fn cause(error: &hyper_util::client::legacy::Error) -> Option<&CarriedError> {
+fn cause(error: &ClientError) -> Option<&CarriedError> {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if let Some(found) = inner.downcast_ref() {
@@ -633,7 +637,7 @@ fn cause(error: &hyper_util::client::legacy::Error) -> Option<&CarriedError> {
     None
 }
 
-fn unreachable(upstream: &Upstream, error: &hyper_util::client::legacy::Error) -> ApiError {
+fn unreachable(upstream: &Upstream, error: &ClientError) -> ApiError {
     let mut causes = String::new();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
@@ -645,10 +649,9 @@ fn unreachable(upstream: &Upstream, error: &hyper_util::client::legacy::Error) -
         base = %upstream.base,
         "the provider can't be reached{causes}"
     );
-    let what = if error.is_connect() {
-        "can't be reached"
-    } else {
-        "broke off before it answered"
+    let what = match error {
+        ClientError::Connect(_) => "can't be reached",
+        ClientError::Call(_) => "broke off before it answered",
     };
     ApiError::new(
         StatusCode::BAD_GATEWAY,

@@ -1,7 +1,5 @@
-//! The client for providers: connections are pooled, TLS trusts the system's
-//! authorities, HTTPS_PROXY and NO_PROXY are honoured.
-//!
-//! hyper's own client: per call it costs a third less than the layers above it.
+//! How providers are connected to: TLS trusts the system's authorities,
+//! HTTPS_PROXY and NO_PROXY are honoured.
 
 use std::future::Future;
 use std::io;
@@ -14,21 +12,20 @@ use http::Uri;
 use hyper_rustls::{
     ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
 };
-use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower::Service;
 
-use super::carried::Carried;
+use super::connections;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Sends requests with bodies as they come in.
-pub(super) type Client = legacy::Client<Connector, Carried>;
+/// A client of the providers that the operator configured.
+pub(super) type Client = connections::Client<Connector>;
 
 /// A client on the system's certificate authorities.
 pub(super) fn client(connect_within: Duration) -> io::Result<Client> {
@@ -40,18 +37,7 @@ pub(super) fn client(connect_within: Duration) -> io::Result<Client> {
         tls,
         proxies: Matcher::from_env(),
     };
-    Ok(builder().build(Connector(Arc::new(connector))))
-}
-
-/// What all our clients have in common.
-pub(super) fn builder() -> legacy::Builder {
-    let mut builder = legacy::Client::builder(TokioExecutor::new());
-    builder
-        .pool_timer(TokioTimer::new())
-        // Below the idle limits of providers, so that no call meets a closing connection.
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(1024);
-    builder
+    Ok(Client::new(Connector(Arc::new(connector))))
 }
 
 /// Sets a connector's socket options.
@@ -81,7 +67,7 @@ pub(super) fn https<C>(tls: ClientConfig, connector: C) -> HttpsConnector<C> {
 }
 
 /// Connects directly, or through the proxy that the environment names. It is
-/// cloned for every call, if it connects or not.
+/// cloned for every connection.
 #[derive(Clone, Debug)]
 pub(super) struct Connector(Arc<Ways>);
 

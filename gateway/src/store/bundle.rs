@@ -14,6 +14,9 @@ use super::{Record, StoreError, id_bytes, parse_id};
 /// their signatures cost.
 const LEVEL: i32 = 1;
 
+/// The first level of gzip that finds what repeats across entries.
+const GZIP_LEVEL: u32 = 2;
+
 /// A full bundle.
 #[derive(Clone, Debug)]
 pub struct Sealed {
@@ -74,7 +77,10 @@ pub(super) fn records(
 }
 
 fn gzipped(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::fast());
+    let mut encoder = GzEncoder::new(
+        Vec::with_capacity(bytes.len() / 2),
+        Compression::new(GZIP_LEVEL),
+    );
     let done = encoder.write_all(bytes).and_then(|()| encoder.finish());
     done.expect("writing to memory does not fail")
 }
