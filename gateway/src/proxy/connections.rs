@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -21,6 +22,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::rt;
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -39,6 +41,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 type Host = (Scheme, Authority);
+type Hosts = HashMap<Host, Vec<(Instant, Box<Open>)>>;
 
 /// Sends requests with bodies as they come in, over what `C` connects.
 #[derive(Clone, Debug)]
@@ -60,11 +63,13 @@ pub(super) enum ClientError {
 
 /// Connections that carry no call, by host, in the order they became idle.
 #[derive(Debug, Default)]
-struct Idle(Mutex<HashMap<Host, Vec<(Instant, Box<Open>)>>>);
+struct Idle(Mutex<Hosts>);
 
 /// A connection, which makes headway only while it is polled.
 struct Open {
     host: Host,
+    /// The host takes no more for now of what is to be sent.
+    blocked: Arc<AtomicBool>,
     sender: SendRequest<Sent>,
     /// None when it has ended.
     connection: Option<Connection>,
@@ -129,10 +134,16 @@ where
     async fn connect(&self, uri: &Uri, host: &Host) -> Result<Box<Open>, ClientError> {
         let stream = self.connector.clone().oneshot(uri.clone()).await;
         let stream = stream.map_err(|error| ClientError::Connect(error.into()))?;
-        let (sender, connection) = http1::handshake(stream).await?;
+        let blocked = Arc::new(AtomicBool::new(false));
+        let watched = Watched {
+            stream,
+            blocked: Arc::clone(&blocked),
+        };
+        let (sender, connection) = http1::handshake(watched).await?;
         let connection: Connection = Box::pin(connection.with_upgrades());
         Ok(Box::new(Open {
             host: host.clone(),
+            blocked,
             sender,
             connection: Some(connection),
         }))
@@ -145,7 +156,8 @@ where
         sent: &AtomicBool,
     ) -> Response<Answer> {
         let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let lent = if switches || !sent.load(Ordering::Relaxed) {
+        let is_sent = sent.load(Ordering::Relaxed) && !open.blocked.load(Ordering::Relaxed);
+        let lent = if switches || !is_sent {
             // The request goes on beside the answer, whoever reads that.
             open.connection.map(tokio::spawn);
             None
@@ -204,17 +216,13 @@ impl Idle {
 
     fn put(&self, open: Box<Open>) {
         let mut hosts = self.hosts();
-        if !hosts.contains_key(&open.host) {
-            hosts.insert(open.host.clone(), Vec::new());
-        }
-        if let Some(there) = hosts.get_mut(&open.host)
-            && there.len() < MOST
-        {
+        let there = hosts.entry(open.host.clone()).or_default();
+        if there.len() < MOST {
             there.push((Instant::now(), open));
         }
     }
 
-    fn hosts(&self) -> MutexGuard<'_, HashMap<Host, Vec<(Instant, Box<Open>)>>> {
+    fn hosts(&self) -> MutexGuard<'_, Hosts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -287,7 +295,7 @@ impl Body for Answer {
     }
 }
 
-/// A request's body, which says when all of it was sent.
+/// A request's body, which says when all of it was taken.
 #[derive(Debug)]
 pub(super) struct Sent {
     body: Carried,
@@ -326,6 +334,63 @@ impl Body for Sent {
     }
 }
 
+/// A stream that says whether it takes what is written to it.
+struct Watched {
+    stream: Stream,
+    blocked: Arc<AtomicBool>,
+}
+
+impl Watched {
+    fn watch<T>(
+        &mut self,
+        write: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let written = write(Pin::new(&mut self.stream));
+        self.blocked.store(written.is_pending(), Ordering::Relaxed);
+        written
+    }
+}
+
+impl rt::Read for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl rt::Write for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.watch(|stream| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.watch(|stream| stream.poll_write_vectored(cx, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch(|stream| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 fn host(uri: &Uri) -> Option<Host> {
     Some((uri.scheme()?.clone(), uri.authority()?.clone()))
 }
@@ -340,4 +405,114 @@ fn host_header((scheme, authority): &Host) -> Option<HeaderValue> {
     let host = authority.host();
     let text = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     HeaderValue::try_from(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use hyper_rustls::HttpsConnectorBuilder;
+    use hyper_util::client::legacy::connect::HttpConnector;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    type Plain = hyper_rustls::HttpsConnector<HttpConnector>;
+
+    fn client() -> Client<Plain> {
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ));
+        let tls = tls.with_safe_default_protocol_versions().expect("ring's");
+        let tls = tls.with_root_certificates(rustls::RootCertStore::empty());
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth());
+        Client::new(builder.https_or_http().enable_http1().build())
+    }
+
+    /// Calls with a body; the answer's body, or the error.
+    async fn call(client: &Client<Plain>, port: u16, body: &'static [u8]) -> Result<Bytes, String> {
+        let request = Request::post(format!("http://localhost:{port}/a?b"));
+        let request = request.body(Carried::from(Bytes::from_static(body)));
+        let answer = client.request(request.expect("a request")).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let body = answer.into_body().collect().await;
+        Ok(body.map_err(|error| error.to_string())?.to_bytes())
+    }
+
+    /// Answers the connections that come with these bytes, one after the
+    /// other, `calls` times each, then closes them; the port.
+    async fn server(answers: &'static [&'static str], calls: usize) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                for _ in 0..calls {
+                    let mut request = [0; 4096];
+                    let read = stream.read(&mut request).await.expect("a request");
+                    let text = String::from_utf8_lossy(&request[..read]).to_lowercase();
+                    let host = format!("host: localhost:{port}\r\n");
+                    assert!(text.starts_with("post /a?b http/1.1\r\n") && text.contains(&host));
+                    let answer = answer.as_bytes();
+                    stream.write_all(answer).await.expect("the client reads");
+                }
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_until_it_closes() {
+        for (first, second) in [
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1",
+                "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n2",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n2",
+            ),
+        ] {
+            let port = server(Box::leak(Box::new([first, second])), 2).await;
+            let client = client();
+            // Two calls on the first connection; it is closed while it waits.
+            for answer in ["1", "1", "2"] {
+                let got = call(&client, port, b"body").await;
+                assert_eq!(got.as_deref(), Ok(answer.as_bytes()), "{first}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_went_out_is_never_sent_again() {
+        const CUT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1";
+        let port = server(&[CUT], 1).await;
+        assert!(call(&client(), port, b"body").await.is_err());
+        let port = server(&["", "HTTP/1.1 200 OK\r\n\r\n"], 1).await;
+        assert_eq!(
+            call(&client(), port, b"body").await,
+            Err("no answer".into())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_request_goes_on_beside_an_answer_that_nobody_reads() {
+        const LONG: &[u8] = &[7; 32 << 20];
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n";
+            stream.write_all(answer).await.expect("the client reads");
+            let (mut read, mut block) = (0, vec![0; 1 << 20]);
+            while read < LONG.len() {
+                read += stream.read(&mut block).await.expect("the request");
+            }
+        });
+        let request = Request::post(format!("http://127.0.0.1:{port}/"));
+        let request = request.body(Carried::from(Bytes::from_static(LONG)));
+        let answer = client().request(request.expect("a request")).await;
+        served.await.expect("all of the request came");
+        drop(answer);
+    }
 }
