@@ -3,8 +3,8 @@
 //! Order of effects for a batch: stage (indices, times, hashes; the root is
 //! computed a second time from the bytes that will be stored; signatures),
 //! commit (the size moves by compare-and-swap, with everything else, fsynced),
-//! add to the sums, and only then release: receipts can be asked for, the
-//! checkpoint is signed. The batch is what has piled up meanwhile, here or in
+//! add to the sums, take the checkpoint down in the head file, and only then
+//! release: receipts can be asked for, the checkpoint is shown. The batch is what has piled up meanwhile, here or in
 //! the inbox.
 
 use std::collections::{HashMap, HashSet};
@@ -194,7 +194,7 @@ impl Sequencer {
             mmr: self.chain.mmr.clone(),
             time: self.chain.time,
         };
-        self.replica.advance(head, &batch, &staged.records);
+        self.replica.advance(head, &batch, &staged.records).await;
         for (submission, staged) in batch.into_iter().zip(&staged.records) {
             announce(&submission, staged);
             if let Some(released) = submission.released {
@@ -372,6 +372,7 @@ pub fn system_clock() -> Time {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::head::HeadFile;
     use crate::log::sign::ReceiptSigner;
     use crate::postgres::Server;
     use crate::store::{Coding, Database, Handed, Store};
@@ -434,7 +435,8 @@ mod tests {
             let origin = Origin::parse("log.example.org").expect("valid");
             let signer = Arc::new(Signer::new(origin, &[1; 32]));
             let receipts = ReceiptSigner::new(signer.verifier().clone(), &[1; 32]);
-            let opened = Replica::open(self.store.clone(), signer, receipts).await;
+            let head_file = HeadFile::at(self.folder.join(format!("{}.head", Uuid::now_v7())));
+            let opened = Replica::open(self.store.clone(), signer, receipts, head_file).await;
             opened.expect("the store answers")
         }
 
@@ -531,6 +533,13 @@ mod tests {
                         assert_eq!(plain, stored, "{bundle:?} at {size}");
                     }
                 }
+                for at in (0..=leaves.len()).rev().step_by(23) {
+                    let size = TreeSize::new(at as u64).expect("small");
+                    let root = scratch.store.root_at(size).await.expect("answers");
+                    assert_eq!(root, Some(tree_head(&leaves[..at])), "at {at}");
+                }
+                let above = TreeSize::new(size.get() + 1).expect("small");
+                assert_eq!(scratch.store.root_at(above).await.expect("answers"), None);
                 if let Some(tile) = Tile::within(TileKind::Hashes(1), 0, size) {
                     let wanted: Vec<_> = leaves.chunks_exact(256).map(tree_head).collect();
                     assert_eq!(there(&tile).await, bytes(&wanted), "{tile:?} at {size}");
