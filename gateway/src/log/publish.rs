@@ -47,3 +47,50 @@ async fn kept(head: HeadFile, note: Arc<str>) -> Result<(), HeadError> {
     let synced = tokio::task::spawn_blocking(move || head.sync(&note));
     synced.await.expect("it does not panic and is not aborted")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::checkpoint::Checkpoint;
+    use protocol::hash::Hash;
+    use protocol::index::{Time, TreeSize};
+    use protocol::key::{Origin, Signer};
+    use uuid::Uuid;
+
+    fn committed(size: u64) -> Committed {
+        let origin = Origin::parse("log.example.org").expect("valid");
+        let signer = Signer::new(origin.clone(), &[1; 32]);
+        let size = TreeSize::new(size).expect("small");
+        let checkpoint = Checkpoint::new(origin, size, Hash::of(b"root"));
+        Committed {
+            note: checkpoint.seal(&signer).into(),
+            checkpoint,
+            time: Time::from_secs(0).expect("zero"),
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_published_that_is_not_taken_down() {
+        let folder = std::env::temp_dir().join(format!("tally-publish-{}", Uuid::now_v7()));
+        let (head, health) = (HeadFile::at(folder.join("log.head")), Health::default());
+        let (commit, follows) = watch::channel(committed(1));
+        let (publisher, mut published) = watch::channel(committed(1));
+        tokio::spawn(run(follows, publisher, head, health.clone()));
+        // The folder is not there yet.
+        commit.send_replace(committed(2));
+        while health.is_good() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(!published.has_changed().expect("it runs"));
+        commit.send_replace(committed(3));
+        std::fs::create_dir(&folder).expect("ours");
+        published.changed().await.expect("it runs");
+        assert_eq!(published.borrow().checkpoint.size().get(), 3);
+        let text = std::fs::read_to_string(folder.join("log.head")).expect("there");
+        assert!(text.contains("\n3\n"), "{text}");
+        while !health.is_good() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+}

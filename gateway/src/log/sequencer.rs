@@ -370,6 +370,9 @@ pub fn system_clock() -> Time {
 }
 
 #[cfg(test)]
+mod faults;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::log::head::HeadFile;
@@ -392,19 +395,20 @@ mod tests {
         static NOW: Cell<u64> = const { Cell::new(1_000) };
     }
 
-    fn clock() -> Time {
+    pub(super) fn clock() -> Time {
         Time::from_secs(NOW.get()).expect("small")
     }
 
     /// A store of its own, removed when dropped.
-    struct Scratch {
-        folder: PathBuf,
-        store: Store,
+    pub(super) struct Scratch {
+        pub(super) folder: PathBuf,
+        pub(super) database: Database,
+        pub(super) store: Store,
     }
 
     impl Scratch {
         /// One in SQLite and one in PostgreSQL.
-        async fn both() -> [Self; 2] {
+        pub(super) async fn both() -> [Self; 2] {
             let folder = || std::env::temp_dir().join(format!("tally-{}", Uuid::now_v7()));
             let sqlite = folder();
             let postgres = Database::Postgres(Server::shared().database());
@@ -417,7 +421,11 @@ mod tests {
         async fn open(folder: PathBuf, database: &Database) -> Self {
             std::fs::create_dir(&folder).expect("a fresh folder");
             let store = Store::open(database).await.expect("opens");
-            Self { folder, store }
+            Self {
+                folder,
+                database: database.clone(),
+                store,
+            }
         }
 
         /// The same gateway's next turn.
@@ -432,19 +440,23 @@ mod tests {
         }
 
         async fn replica(&self) -> Replica {
-            let origin = Origin::parse("log.example.org").expect("valid");
-            let signer = Arc::new(Signer::new(origin, &[1; 32]));
-            let receipts = ReceiptSigner::new(signer.verifier().clone(), &[1; 32]);
             let head_file = HeadFile::at(self.folder.join(format!("{}.head", Uuid::now_v7())));
-            let opened = Replica::open(self.store.clone(), signer, receipts, head_file).await;
-            opened.expect("the store answers")
+            replica(self.store.clone(), head_file).await
         }
 
-        async fn entry(&self, index: u64) -> String {
+        pub(super) async fn entry(&self, index: u64) -> String {
             let index = Index::new(index).expect("small");
             let record = self.store.record(index).await.expect("answers");
             String::from_utf8(record.expect("it is there").entry).expect("ASCII")
         }
+    }
+
+    pub(super) async fn replica(store: Store, head_file: HeadFile) -> Replica {
+        let origin = Origin::parse("log.example.org").expect("valid");
+        let signer = Arc::new(Signer::new(origin, &[1; 32]));
+        let receipts = ReceiptSigner::new(signer.verifier().clone(), &[1; 32]);
+        let opened = Replica::open(store, signer, receipts, head_file).await;
+        opened.expect("the store answers")
     }
 
     impl Drop for Scratch {
@@ -454,7 +466,14 @@ mod tests {
     }
 
     fn usage(response: Option<&str>, retrieval: Option<Uuid>) -> Submission {
-        let id = Uuid::now_v7();
+        usage_of(Uuid::now_v7(), response, retrieval)
+    }
+
+    pub(super) fn usage_of(
+        id: Uuid,
+        response: Option<&str>,
+        retrieval: Option<Uuid>,
+    ) -> Submission {
         let body = Body::Usage(Usage {
             receipt: receipt_commitment(id.as_bytes()),
             key_id: Some(Hash::of(b"somebody")),
