@@ -131,6 +131,12 @@ impl Replica {
         head_file: HeadFile,
     ) -> Result<Self, StoreError> {
         let (head, slices) = store.slices().await?;
+        // What will be signed hangs on the peaks: a damaged one would be a fork.
+        if store.root_at(head.mmr.size()).await? != Some(head.mmr.root()) {
+            return Err(StoreError::Damaged(
+                "its entries do not give the root that was committed; restore the newest copy",
+            ));
+        }
         let damaged = |_| StoreError::Damaged("a slice of the sums can't be read");
         let (mut ledger, from) = Ledger::load(&slices).map_err(damaged)?;
         let mut next = from.get();

@@ -404,11 +404,7 @@ impl Tx {
 
     /// The peaks over the first `size` entries, highest first, from the tiles
     /// of a log that is `now` as large or larger.
-    pub(super) async fn peaks(
-        &mut self,
-        size: TreeSize,
-        now: TreeSize,
-    ) -> Result<Vec<Hash>, StoreError> {
+    async fn peaks(&mut self, size: TreeSize, now: TreeSize) -> Result<Vec<Hash>, StoreError> {
         let heights = (0..u64::BITS).rev();
         let mut peaks = Vec::new();
         for height in heights.filter(|height| size.get() >> height & 1 == 1) {
