@@ -17,7 +17,7 @@ use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::binaries::program;
+use crate::binaries::{Folder, program};
 use crate::postgres::Server;
 
 /// The stand-in plays all of them.
@@ -72,10 +72,13 @@ impl Gateway {
         arguments: &[&str],
     ) -> Self {
         let mut command = command(data, provider, address);
-        let mut child = command
-            .args(arguments)
-            .spawn()
-            .expect("the gateway was built");
+        command.args(arguments);
+        Self::start_with(command, address).await
+    }
+
+    /// The same, by a command that makes it listen on this address.
+    pub(crate) async fn start_with(mut command: Command, address: &str) -> Self {
+        let mut child = command.spawn().expect("the gateway was built");
         let (log, reader) = collect(&mut child);
         let url = format!("http://{address}");
         let client = client();
@@ -234,6 +237,41 @@ fn database(data: &Path) -> Option<String> {
 /// Lets the gateway on a data folder use a PostgreSQL database.
 pub(crate) fn use_database(data: &Path, url: &str) {
     databases().insert(data.to_owned(), url.to_owned());
+}
+
+/// A copy of the database of a data folder whose gateway was stopped, as a
+/// data folder's without keys.
+pub(crate) fn back_up(data: &Path) -> Folder {
+    let copy = Folder::new();
+    match database(data) {
+        Some(url) => use_database(copy.path(), &Server::shared().copy(&url)),
+        None => copy_sqlite(data, copy.path()),
+    }
+    copy
+}
+
+/// Puts the database of one data folder in the place of another's, as an
+/// operator does: nothing else changes.
+pub(crate) fn put_back(from: &Path, data: &Path) {
+    match database(from) {
+        Some(url) => {
+            let place = database(data).expect("both are PostgreSQL's");
+            Server::shared().put_back(&url, &place);
+        }
+        None => copy_sqlite(from, data),
+    }
+}
+
+fn copy_sqlite(from: &Path, to: &Path) {
+    for name in ["tally.db", "tally.db-wal", "tally.db-shm"] {
+        let place = to.join(name);
+        if place.exists() {
+            fs::remove_file(&place).expect("ours");
+        }
+        if from.join(name).exists() {
+            fs::copy(from.join(name), place).expect("ours");
+        }
+    }
 }
 
 /// Loses the database of a data folder.

@@ -32,7 +32,7 @@ async fn a_lost_database_is_no_new_log_under_the_old_key() {
     let story = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{story}");
     assert!(
-        story.contains("its database is gone") && story.contains("fork"),
+        story.contains("database is gone") && story.contains("fork"),
         "{story}"
     );
 }

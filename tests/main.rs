@@ -7,6 +7,7 @@ mod binaries;
 mod conformance;
 mod crash;
 mod custom;
+mod drills;
 mod flow;
 mod forge;
 mod gateway;

@@ -105,6 +105,23 @@ impl Server {
         format!("postgres://postgres@localhost/{name}?host={folder}")
     }
 
+    /// Puts the content of one database, which nobody uses, in the place of
+    /// another's.
+    pub(crate) fn put_back(&self, from: &str, url: &str) {
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", name(url));
+        assert!(self.run("psql", &["-qc", &drop, "postgres"]), "{drop}");
+        let made = self.run("createdb", &["-T", name(from), name(url)]);
+        assert!(made, "a database is copied");
+    }
+
+    /// The URL of a new database with the content of another, which nobody uses.
+    pub(crate) fn copy(&self, url: &str) -> String {
+        let copy = format!("log{}", next());
+        let made = self.run("createdb", &["-T", name(url), &copy]);
+        assert!(made, "a database is copied");
+        url.replacen(name(url), &copy, 1)
+    }
+
     fn run(&self, tool: &str, arguments: &[&str]) -> bool {
         let mut tool = Command::new(installed(tool));
         tool.args(["-U", "postgres", "-h"]).arg(&self.folder);
@@ -128,6 +145,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The name of the database at a URL of ours.
+fn name(url: &str) -> &str {
+    let after = url.split_once("localhost/").map(|(_, after)| after);
+    let name = after.and_then(|after| after.split('?').next());
+    name.expect("a URL of ours")
 }
 
 fn next() -> usize {

@@ -68,6 +68,13 @@ impl Provider {
         }
     }
 
+    /// How many requests there were whose body holds `word`.
+    pub(crate) fn count(&self, word: &str) -> usize {
+        let seen = self.seen.lock().expect("no handler panics");
+        let holds = |seen: &&Seen| String::from_utf8_lossy(&seen.body).contains(word);
+        seen.iter().filter(holds).count()
+    }
+
     /// Every request so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("no handler panics").clone()

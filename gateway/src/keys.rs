@@ -68,21 +68,6 @@ pub enum DataDirError {
         /// The missing file.
         file: &'static str,
     },
-    /// Keys without their database.
-    #[error(
-        "the data directory {} held a log, and its database is gone; restore the newest copy of \
-         {database}, for a second log under the same key would be a fork. To give this log up, \
-         remove the whole folder. (That a log was begun is noted in {})",
-        dir.display(), begun.display()
-    )]
-    Gone {
-        /// The folder.
-        dir: PathBuf,
-        /// Where the log was.
-        database: Database,
-        /// The note.
-        begun: PathBuf,
-    },
     /// The operating system gives no randomness.
     #[error("no randomness for a new key: {0}")]
     Random(getrandom::Error),
@@ -93,7 +78,7 @@ const LOCK: &str = "lock";
 const LOG_KEY: &str = "log.key";
 const EVM_KEY: &str = "evm.key";
 const JOURNAL: &str = "journal";
-const BEGUN: &str = "log.begun";
+const HEAD: &str = "log.head";
 
 impl DataDir {
     /// Creates the folder if need be and takes it for this process.
@@ -123,6 +108,11 @@ impl DataDir {
     /// The folder of the journal; it exists.
     pub fn journal(&self) -> PathBuf {
         self.path.join(JOURNAL)
+    }
+
+    /// The file that says how far the log was signed here.
+    pub fn head(&self) -> PathBuf {
+        self.path.join(HEAD)
     }
 
     /// The log's Ed25519 seed; made if need be, unless there is a log `in_use`.
@@ -208,42 +198,6 @@ impl DataDir {
             .and_then(|()| File::open(&self.path)?.sync_all());
         written.map_err(io_error(&path, "written"))?;
         Ok(secret)
-    }
-
-    /// Requires that no log was begun here: its database is gone, and another
-    /// one under the same key would contradict what the first one signed.
-    ///
-    /// # Errors
-    /// [`DataDirError::Gone`].
-    pub fn never_begun(&self, database: &Database) -> Result<(), DataDirError> {
-        let begun = self.path.join(BEGUN);
-        if begun.exists() {
-            return Err(DataDirError::Gone {
-                dir: self.path.clone(),
-                database: database.clone(),
-                begun,
-            });
-        }
-        Ok(())
-    }
-
-    /// Notes, durably, that a log stands here. Called before anything that it
-    /// signed leaves the process.
-    ///
-    /// # Errors
-    /// Not writable.
-    pub fn note_begun(&self, origin: &Origin) -> Result<(), DataDirError> {
-        let path = self.path.join(BEGUN);
-        if path.exists() {
-            return Ok(());
-        }
-        let written = File::create(&path)
-            .and_then(|mut file| {
-                file.write_all(format!("{origin}\n").as_bytes())?;
-                file.sync_all()
-            })
-            .and_then(|()| File::open(&self.path)?.sync_all());
-        written.map_err(io_error(&path, "written"))
     }
 }
 

@@ -31,6 +31,7 @@ use crate::api::{self, Api, TileCache};
 use crate::config::{Config, LogFormat};
 use crate::keys::{DataDir, DataDirError, default_origin};
 use crate::log::calls::Calls;
+use crate::log::head::{HeadError, HeadFile};
 use crate::log::pool::{Pool, Submission};
 use crate::log::replica::Committed;
 use crate::log::sequencer::{Clock, system_clock};
@@ -66,6 +67,9 @@ pub enum ServerError {
         #[source]
         source: StoreError,
     },
+    /// The head file, or what it says of the database.
+    #[error(transparent)]
+    Head(#[from] HeadError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -164,7 +168,7 @@ impl Server {
         let in_use = stored.as_ref().map(|_| &database);
         let seed = data.log_seed(in_use)?;
         let evm_key = data.evm_address(in_use)?;
-        settle_origin(stored, config, &seed, evm_key)?;
+        let origin = settle_origin(stored, config, &seed, evm_key)?;
         // The address before the first entry: a port in use begins no log.
         let listener =
             TcpListener::bind(config.listen)
@@ -180,6 +184,11 @@ impl Server {
                 source,
             })?;
 
+        // Before another writer's turn is ended: one that must not write must
+        // not do that either.
+        let head_file = HeadFile::at(data.head());
+        let key = Signer::new(origin, &seed).verifier().clone();
+        head_file.require(&key, &store, &database).await?;
         let joined = Joined::wait(&store).await.map_err(failed)?;
         // Asked again: another gateway may have begun the log by now.
         let stored = first_entry(&store).await.map_err(failed)?;
@@ -187,13 +196,14 @@ impl Server {
         let signer = Arc::new(Signer::new(origin.clone(), &seed));
         let verifier = signer.verifier().clone();
         let receipts = ReceiptSigner::new(verifier.clone(), &seed);
-        let opened = joined.open(store.clone(), signer, receipts, clock).await;
+        let opened = joined.open(store.clone(), signer, receipts, head_file.clone(), clock);
+        let opened = opened.await;
         let mut log = opened.map_err(failed)?;
         if log.replica().size() == TreeSize::ZERO {
-            data.never_begun(&database)?;
             log.begin(genesis(&verifier, evm_key)).await?;
         }
-        data.note_begun(&origin)?;
+        // Before anything that was signed leaves the process.
+        head_file.sync(&log.replica().committed().borrow().note)?;
         settle_unfinished(&data, &store, &mut log)
             .await
             .map_err(|error| match error {
@@ -207,7 +217,12 @@ impl Server {
         let (health, sums) = (replica.health(), replica.sums());
         let first = committed.borrow().clone();
         let (publisher, published) = watch::channel(first);
-        tokio::spawn(publish::run(committed.clone(), publisher));
+        tokio::spawn(publish::run(
+            committed.clone(),
+            publisher,
+            head_file,
+            health.clone(),
+        ));
         tokio::spawn(store.clone().maintain());
         let log = tokio::task::spawn_blocking(writer(log, Arc::clone(&pool)));
 

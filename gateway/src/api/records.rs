@@ -183,6 +183,10 @@ pub(super) async fn receipt(
     let fate = api.calls.fate(&parsed);
     if let Some(record) = api.store.receipt(&parsed).await.map_err(store_failed)? {
         let index = record.index;
+        // Seen in the store before the head file has it: not yet to be relied on.
+        if index.get() >= api.committed.borrow().checkpoint.size().get() {
+            return Err(ApiError::pending("the record is being released; ask again"));
+        }
         let mut file = api.receipt_file(parsed, record);
         if with.proof == Some(1) {
             let proof = api.tlog_proof(index).await?;

@@ -3,7 +3,7 @@
 //! ```text
 //! calls (journal) -> pool -> sequencer -> store
 //!                      |        |           |
-//!                      |    committed -> publish
+//!                      |    committed -> head file -> publish
 //!                      |        |           |
 //!                      └─> follower <───────┘    (of several gateways, all but one)
 //! ```
@@ -11,6 +11,7 @@
 
 pub mod calls;
 mod follower;
+pub mod head;
 mod journal;
 mod lease;
 pub mod pool;

@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::calls::Call;
+use super::head::HeadFile;
 use super::pool::Submission;
 use super::sign::ReceiptSigner;
 use crate::ledger::{Ledger, Shared};
@@ -46,13 +47,19 @@ pub struct Health(Arc<Signs>);
 #[derive(Debug, Default)]
 struct Signs {
     failing: AtomicBool,
+    unpublished: AtomicBool,
     writer: AtomicBool,
 }
 
 impl Health {
-    /// Whether records could be stored, or handed over, of late.
+    /// Whether records could be stored, or handed over, and published of late.
     pub fn is_good(&self) -> bool {
-        !self.0.failing.load(Ordering::Relaxed)
+        let Signs {
+            failing,
+            unpublished,
+            ..
+        } = &*self.0;
+        !failing.load(Ordering::Relaxed) && !unpublished.load(Ordering::Relaxed)
     }
 
     /// Whether this gateway is the log's writer.
@@ -64,19 +71,29 @@ impl Health {
         self.0.failing.store(false, Ordering::Relaxed);
     }
 
+    pub(super) fn publishes(&self, publishes: bool) {
+        self.0.unpublished.store(!publishes, Ordering::Relaxed);
+    }
+
     pub(super) fn writes(&self, writes: bool) {
         self.0.writer.store(writes, Ordering::Relaxed);
     }
 
     /// Waits before what failed is tried again, where that can help.
     pub(super) async fn wait_out(&self, error: StoreError) -> Result<(), StoreError> {
-        self.0.failing.store(true, Ordering::Relaxed);
         if error.is_final() {
+            self.0.failing.store(true, Ordering::Relaxed);
             return Err(error);
         }
-        report(&error);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.pause(&error).await;
         Ok(())
+    }
+
+    /// Waits before what failed is tried again.
+    async fn pause(&self, error: &(dyn std::error::Error + 'static)) {
+        self.0.failing.store(true, Ordering::Relaxed);
+        report(error);
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -95,13 +112,15 @@ pub struct Replica {
     pub(super) receipts: ReceiptSigner,
     pub(super) health: Health,
     pub(super) waiting: HashMap<Uuid, Waiting>,
+    head_file: HeadFile,
     head: Head,
     committed: watch::Sender<Committed>,
     sums: Shared,
 }
 
 impl Replica {
-    /// Reads the log as it stands in the store.
+    /// Reads the log as it stands in the store. What is signed from here on
+    /// is taken down in `head_file`.
     ///
     /// # Errors
     /// The store failed.
@@ -109,8 +128,15 @@ impl Replica {
         store: Store,
         signer: Arc<Signer>,
         receipts: ReceiptSigner,
+        head_file: HeadFile,
     ) -> Result<Self, StoreError> {
         let (head, slices) = store.slices().await?;
+        // What will be signed hangs on the peaks: a damaged one would be a fork.
+        if store.root_at(head.mmr.size()).await? != Some(head.mmr.root()) {
+            return Err(StoreError::Damaged(
+                "its entries do not give the root that was committed; restore the newest copy",
+            ));
+        }
         let damaged = |_| StoreError::Damaged("a slice of the sums can't be read");
         let (mut ledger, from) = Ledger::load(&slices).map_err(damaged)?;
         let mut next = from.get();
@@ -128,6 +154,7 @@ impl Replica {
             receipts,
             health: Health::default(),
             waiting: HashMap::new(),
+            head_file,
             head,
             committed,
             sums: Shared::new(ledger),
@@ -155,13 +182,19 @@ impl Replica {
     }
 
     /// A batch of our own is committed.
-    pub(super) fn advance(&mut self, head: Head, batch: &[Submission], records: &[Arc<Record>]) {
-        let mut sums = self.sums.write();
-        for (submission, record) in batch.iter().zip(records) {
-            sums.add(record.index, head.time, usage(&submission.body));
+    pub(super) async fn advance(
+        &mut self,
+        head: Head,
+        batch: &[Submission],
+        records: &[Arc<Record>],
+    ) {
+        {
+            let mut sums = self.sums.write();
+            for (submission, record) in batch.iter().zip(records) {
+                sums.add(record.index, head.time, usage(&submission.body));
+            }
         }
-        drop(sums);
-        self.publish(head);
+        self.publish(head).await;
     }
 
     /// Reads what other gateways appended, and releases what waits for it.
@@ -192,20 +225,27 @@ impl Replica {
                  from an older copy, or changed. Nothing more is signed",
             ));
         }
-        let mut sums = self.sums.write();
-        for record in &records {
-            add(&mut sums, record)?;
+        {
+            let mut sums = self.sums.write();
+            for record in &records {
+                add(&mut sums, record)?;
+            }
         }
-        drop(sums);
-        self.publish(there);
+        self.publish(there).await;
         for record in &records {
             self.release(record);
         }
         Ok(())
     }
 
-    fn publish(&mut self, head: Head) {
-        self.committed.send_replace(sign(&self.signer, &head));
+    /// Takes down where the log stands, then releases it.
+    async fn publish(&mut self, head: Head) {
+        let committed = sign(&self.signer, &head);
+        while let Err(error) = self.head_file.add(&committed.note) {
+            self.health.pause(&error).await;
+        }
+        self.health.good();
+        self.committed.send_replace(committed);
         self.head = head;
     }
 

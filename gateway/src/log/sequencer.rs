@@ -3,8 +3,8 @@
 //! Order of effects for a batch: stage (indices, times, hashes; the root is
 //! computed a second time from the bytes that will be stored; signatures),
 //! commit (the size moves by compare-and-swap, with everything else, fsynced),
-//! add to the sums, and only then release: receipts can be asked for, the
-//! checkpoint is signed. The batch is what has piled up meanwhile, here or in
+//! add to the sums, take the checkpoint down in the head file, and only then
+//! release: receipts can be asked for, the checkpoint is shown. The batch is what has piled up meanwhile, here or in
 //! the inbox.
 
 use std::collections::{HashMap, HashSet};
@@ -194,7 +194,7 @@ impl Sequencer {
             mmr: self.chain.mmr.clone(),
             time: self.chain.time,
         };
-        self.replica.advance(head, &batch, &staged.records);
+        self.replica.advance(head, &batch, &staged.records).await;
         for (submission, staged) in batch.into_iter().zip(&staged.records) {
             announce(&submission, staged);
             if let Some(released) = submission.released {
@@ -370,8 +370,12 @@ pub fn system_clock() -> Time {
 }
 
 #[cfg(test)]
+mod faults;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::head::HeadFile;
     use crate::log::sign::ReceiptSigner;
     use crate::postgres::Server;
     use crate::store::{Coding, Database, Handed, Store};
@@ -391,19 +395,20 @@ mod tests {
         static NOW: Cell<u64> = const { Cell::new(1_000) };
     }
 
-    fn clock() -> Time {
+    pub(super) fn clock() -> Time {
         Time::from_secs(NOW.get()).expect("small")
     }
 
     /// A store of its own, removed when dropped.
-    struct Scratch {
-        folder: PathBuf,
-        store: Store,
+    pub(super) struct Scratch {
+        pub(super) folder: PathBuf,
+        pub(super) database: Database,
+        pub(super) store: Store,
     }
 
     impl Scratch {
         /// One in SQLite and one in PostgreSQL.
-        async fn both() -> [Self; 2] {
+        pub(super) async fn both() -> [Self; 2] {
             let folder = || std::env::temp_dir().join(format!("tally-{}", Uuid::now_v7()));
             let sqlite = folder();
             let postgres = Database::Postgres(Server::shared().database());
@@ -416,7 +421,11 @@ mod tests {
         async fn open(folder: PathBuf, database: &Database) -> Self {
             std::fs::create_dir(&folder).expect("a fresh folder");
             let store = Store::open(database).await.expect("opens");
-            Self { folder, store }
+            Self {
+                folder,
+                database: database.clone(),
+                store,
+            }
         }
 
         /// The same gateway's next turn.
@@ -431,18 +440,23 @@ mod tests {
         }
 
         async fn replica(&self) -> Replica {
-            let origin = Origin::parse("log.example.org").expect("valid");
-            let signer = Arc::new(Signer::new(origin, &[1; 32]));
-            let receipts = ReceiptSigner::new(signer.verifier().clone(), &[1; 32]);
-            let opened = Replica::open(self.store.clone(), signer, receipts).await;
-            opened.expect("the store answers")
+            let head_file = HeadFile::at(self.folder.join(format!("{}.head", Uuid::now_v7())));
+            replica(self.store.clone(), head_file).await
         }
 
-        async fn entry(&self, index: u64) -> String {
+        pub(super) async fn entry(&self, index: u64) -> String {
             let index = Index::new(index).expect("small");
             let record = self.store.record(index).await.expect("answers");
             String::from_utf8(record.expect("it is there").entry).expect("ASCII")
         }
+    }
+
+    pub(super) async fn replica(store: Store, head_file: HeadFile) -> Replica {
+        let origin = Origin::parse("log.example.org").expect("valid");
+        let signer = Arc::new(Signer::new(origin, &[1; 32]));
+        let receipts = ReceiptSigner::new(signer.verifier().clone(), &[1; 32]);
+        let opened = Replica::open(store, signer, receipts, head_file).await;
+        opened.expect("the store answers")
     }
 
     impl Drop for Scratch {
@@ -452,7 +466,14 @@ mod tests {
     }
 
     fn usage(response: Option<&str>, retrieval: Option<Uuid>) -> Submission {
-        let id = Uuid::now_v7();
+        usage_of(Uuid::now_v7(), response, retrieval)
+    }
+
+    pub(super) fn usage_of(
+        id: Uuid,
+        response: Option<&str>,
+        retrieval: Option<Uuid>,
+    ) -> Submission {
         let body = Body::Usage(Usage {
             receipt: receipt_commitment(id.as_bytes()),
             key_id: Some(Hash::of(b"somebody")),
@@ -531,6 +552,13 @@ mod tests {
                         assert_eq!(plain, stored, "{bundle:?} at {size}");
                     }
                 }
+                for at in (0..=leaves.len()).rev().step_by(23) {
+                    let size = TreeSize::new(at as u64).expect("small");
+                    let root = scratch.store.root_at(size).await.expect("answers");
+                    assert_eq!(root, Some(tree_head(&leaves[..at])), "at {at}");
+                }
+                let above = TreeSize::new(size.get() + 1).expect("small");
+                assert_eq!(scratch.store.root_at(above).await.expect("answers"), None);
                 if let Some(tile) = Tile::within(TileKind::Hashes(1), 0, size) {
                     let wanted: Vec<_> = leaves.chunks_exact(256).map(tree_head).collect();
                     assert_eq!(there(&tile).await, bytes(&wanted), "{tile:?} at {size}");

@@ -13,6 +13,7 @@ use protocol::key::Signer;
 use uuid::Uuid;
 
 use super::follower::{Followed, Follower};
+use super::head::HeadFile;
 use super::lease::Lease;
 use super::pool::{Pool, Submission};
 use super::replica::Replica;
@@ -72,13 +73,14 @@ impl Joined {
         store: Store,
         signer: Arc<Signer>,
         receipts: ReceiptSigner,
+        head_file: HeadFile,
         clock: Clock,
     ) -> Result<Log, StoreError> {
         // Kept from here on: reading the log can take longer than a lease.
         let lease = self
             .epoch
             .map(|epoch| (epoch, Lease::keep(store.clone(), self.holder)));
-        let replica = Replica::open(store, signer, receipts).await?;
+        let replica = Replica::open(store, signer, receipts, head_file).await?;
         let turn = match lease {
             Some((epoch, lease)) => {
                 let sequencer = Sequencer::resume(replica, epoch, clock).await;

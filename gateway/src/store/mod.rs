@@ -236,6 +236,15 @@ mod tests {
     use std::path::PathBuf;
 
     impl Store {
+        /// Lets SQLite's file grow no further, on the writer's connection.
+        pub(crate) async fn grow_no_more(&self) {
+            let Engine::Sqlite { writer, .. } = &self.0 else {
+                panic!("PostgreSQL has no such bound");
+            };
+            let limited = sqlx::query("PRAGMA max_page_count = 1").execute(writer);
+            limited.await.expect("answers");
+        }
+
         /// Puts another history in the place of the log's.
         pub(crate) async fn forge(&self, mmr: &Mmr) {
             let mut tx = self.0.writing().await.expect("answers");

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use protocol::hash::Hash;
 use protocol::index::{Index, TreeSize};
+use protocol::mmr::Mmr;
 use protocol::tile::{Tile, TileKind, WIDTH, push_entry};
 use uuid::Uuid;
 
@@ -247,6 +248,20 @@ impl Store {
         Ok(stored.filter(|hashes| hashes.len() as u64 == WIDTH * 32))
     }
 
+    /// The root of the first `size` entries; `None` where there are fewer.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn root_at(&self, size: TreeSize) -> Result<Option<Hash>, StoreError> {
+        let (mut tx, now) = self.snapshot().await?;
+        if now < size {
+            return Ok(None);
+        }
+        let peaks = tx.peaks(size, now).await?;
+        let mmr = Mmr::from_peaks(size, peaks).expect("one for each bit of the size");
+        Ok(Some(mmr.root()))
+    }
+
     /// Where the log stands, and the ledger's slices as they were last written.
     ///
     /// # Errors
@@ -385,6 +400,42 @@ impl Tx {
             _ => end * EPOCH,
         };
         Ok((found, next))
+    }
+
+    /// The peaks over the first `size` entries, highest first, from the tiles
+    /// of a log that is `now` as large or larger.
+    async fn peaks(&mut self, size: TreeSize, now: TreeSize) -> Result<Vec<Hash>, StoreError> {
+        let heights = (0..u64::BITS).rev();
+        let mut peaks = Vec::new();
+        for height in heights.filter(|height| size.get() >> height & 1 == 1) {
+            peaks.push(self.peak(size, height, now).await?);
+        }
+        Ok(peaks)
+    }
+
+    /// The one of this height.
+    async fn peak(
+        &mut self,
+        size: TreeSize,
+        height: u32,
+        now: TreeSize,
+    ) -> Result<Hash, StoreError> {
+        const MISSING: StoreError = StoreError::Damaged("a tile of the log's past is missing");
+        // The peak stands over all that the higher bits of the size count.
+        let start = size.get() & !((2 << height) - 1);
+        let level = u8::try_from(height / 8).expect("a height is below 64");
+        let first = start >> (8 * u32::from(level));
+        let tile = Tile::within(TileKind::Hashes(level), first / WIDTH, now);
+        let tile = tile.ok_or(MISSING)?;
+        let at = usize::try_from(first % WIDTH).expect("below 256");
+        let hashes = self.hashes(level, &tile).await?;
+        let under = hashes.get(at..at + (1 << (height % 8))).ok_or(MISSING)?;
+        let mut nodes = under.to_vec();
+        while nodes.len() > 1 {
+            let (pairs, _) = nodes.as_chunks::<2>();
+            nodes = pairs.iter().map(|[a, b]| Hash::node(a, b)).collect();
+        }
+        Ok(nodes[0])
     }
 
     /// The hashes of a tile that the log is known to hold.

@@ -3,13 +3,14 @@
 //! The records are spread over the last [`DAYS`] days, the longest window that
 //! aggregates are asked for, so that every sum by day is as long as it gets.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gateway::config::{Config, Given};
 use gateway::keys::DataDir;
+use gateway::log::head::HeadFile;
 use gateway::log::pool::Submission;
 use gateway::log::replica::Replica;
 use gateway::log::sequencer::Sequencer;
@@ -64,9 +65,14 @@ pub(crate) struct Keys {
     pub(crate) origin: Origin,
     pub(crate) signer: Arc<Signer>,
     seed: [u8; 32],
+    dir: PathBuf,
 }
 
 impl Keys {
+    fn head(&self) -> HeadFile {
+        HeadFile::at(self.dir.join("log.head"))
+    }
+
     /// What signs its receipts.
     pub(crate) fn receipts(&self) -> ReceiptSigner {
         ReceiptSigner::new(self.signer.verifier().clone(), &self.seed)
@@ -80,13 +86,13 @@ impl Keys {
         let joined = Joined::wait(store).await?;
         let signer = Arc::clone(&self.signer);
         Ok(joined
-            .open(store.clone(), signer, self.receipts(), clock)
+            .open(store.clone(), signer, self.receipts(), self.head(), clock)
             .await?)
     }
 
     async fn sequencer(&self, store: &Store) -> Result<Sequencer, Failed> {
         let signer = Arc::clone(&self.signer);
-        let replica = Replica::open(store.clone(), signer, self.receipts()).await?;
+        let replica = Replica::open(store.clone(), signer, self.receipts(), self.head()).await?;
         let epoch = store.take(Uuid::now_v7()).await?;
         let epoch = epoch.ok_or("another gateway writes to the database")?;
         let resumed = Sequencer::resume(replica, epoch, clock).await;
@@ -118,6 +124,7 @@ pub(crate) async fn new_log(dir: &Path, database_url: Option<String>) -> Result<
         origin,
         signer,
         seed,
+        dir: dir.into(),
     })
 }
 
