@@ -383,6 +383,24 @@ pub fn audit_path(
     Some(path)
 }
 
+/// The root of the first `old` leaves and the RFC 6962 consistency proof from
+/// them to the first `new`, from hashes of tiles as for [`audit_path`]. `None`
+/// where a hash is missing, or unless `old` is 1 to `new`.
+pub fn consistency(
+    old: u64,
+    new: u64,
+    hash: &impl Fn(u8, u64) -> Option<Hash>,
+) -> Option<(Hash, Vec<Hash>)> {
+    if old == 0 || old > new {
+        return None;
+    }
+    let mut ranges = vec![];
+    subproof(old, 0..new, true, &mut ranges);
+    let ranges = ranges.into_iter();
+    let proof = ranges.map(|range| range_root(range, hash));
+    Some((range_root(0..old, hash)?, proof.collect::<Option<_>>()?))
+}
+
 /// The root over a range of leaves that is a subtree of the log's tree.
 fn range_root(
     range: std::ops::Range<u64>,
