@@ -186,8 +186,8 @@ pub enum Command {
     /// Serves POST <prefix>/add-checkpoint, and GET <prefix>/<hex SHA-256 of an origin>/checkpoint:
     /// the newest checkpoint it cosigned. It remembers in --state [default:
     /// $XDG_STATE_HOME/tallystick/witness, else ~/.local/state/tallystick/witness]; without that
-    /// folder the key must not be used any more. With --full-key it also verifies every entry of the
-    /// logs whose address it knows, and cosigns what it verified with that key, too. Prints its vkeys
+    /// folder the key must not be used any more. With --full-key it also verifies every entry up to
+    /// what logs submit whose address it knows, and cosigns what it verified with that key, too. Prints its vkeys
     /// and its address; goes on until SIGINT or SIGTERM, then exits with 0.
     Witness(WitnessArgs),
     /// Checks an evidence file, offline: whether it shows the misbehaviour that it says
@@ -239,16 +239,6 @@ pub struct WitnessArgs {
     )]
     #[arg(value_parser = prefix)]
     pub prefix: String,
-
-    /// With --full-key: how long to wait between two whole passes over a log
-    #[arg(
-        long,
-        env = "TALLY_WITNESS_INTERVAL",
-        value_name = "TIME",
-        default_value = "60s"
-    )]
-    #[arg(value_parser = duration)]
-    pub interval: Duration,
 }
 
 fn key_name(text: &str) -> Result<String, String> {

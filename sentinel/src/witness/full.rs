@@ -1,11 +1,12 @@
 //! Full cosignatures: a second key that cosigns only what this sentinel
 //! verified, entry by entry (PROTOCOL.md section 6.3).
 //!
-//! Each log is followed by one task, which alone holds its state. It makes
-//! passes as `--watch` does, and verifies up to what was submitted when asked;
-//! an answer waits for that a little, and the monitoring prefix has the line
-//! afterwards. Once a log misbehaved, it gets none until the witness is
-//! started again by somebody who looked.
+//! Each log is followed by one task, which alone holds its state and verifies
+//! up to what was submitted; an answer waits for that a little, and the
+//! monitoring prefix has the line afterwards. The log's own `/checkpoint` and
+//! aggregates are not looked at: they may be waiting for this very witness.
+//! Once a log misbehaved, it gets no line until the witness is started again
+//! by somebody who looked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,8 +50,6 @@ pub struct Common {
     pub cosigner: Arc<Cosigner>,
     /// Whose monitoring prefix shows the lines.
     pub witness: Arc<Witness<Folder>>,
-    /// Between two passes.
-    pub interval: Duration,
     /// Reports as JSON.
     pub json: bool,
 }
@@ -98,23 +97,11 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self, mut asked: mpsc::Receiver<Asked>) {
-        let mut passes = tokio::time::interval(self.common.interval);
-        passes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                first = asked.recv() => {
-                    let Some(mut newest) = first else { return };
-                    while let Ok(newer) = asked.try_recv() {
-                        newest = newer;
-                    }
-                    self.cosign(newest).await;
-                }
-                _ = passes.tick() => {
-                    let report = self.session.pass().await;
-                    self.note(&report);
-                }
+        while let Some(mut newest) = asked.recv().await {
+            while let Ok(newer) = asked.try_recv() {
+                newest = newer;
             }
+            self.cosign(newest).await;
         }
     }
 

@@ -185,7 +185,6 @@ pub async fn run(
             let followed = full::Common {
                 cosigner: Arc::new(cosigner),
                 witness: Arc::clone(&witness),
-                interval: args.interval,
                 json: common.json,
             };
             let sessions = sessions(common, &witnessed, &dir, story)?;
