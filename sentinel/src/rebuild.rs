@@ -641,6 +641,30 @@ mod tests {
     }
 
     #[test]
+    fn consistency_proofs_from_tiles_are_those_of_rfc_6962() {
+        let n = 65_536 + 300;
+        let leaves = leaves(n);
+        let mut levels = vec![leaves.clone()];
+        for level in 0..2 {
+            let above = levels[level].chunks_exact(256).map(tree_head).collect();
+            levels.push(above);
+        }
+        let hash = |level: u8, i: u64| levels[usize::from(level)].get(at(i)).copied();
+        let small = (1..=40).flat_map(|new| (1..=new).map(move |old| (old, new)));
+        let large = [1, 7, 255, 256, 257, 65_535, 65_536, 65_537].map(|old| (old, n));
+        let middle = [(3, 256), (255, 257), (256, 257), (256, 512), (300, 900)];
+        for (old, new) in small.chain(large).chain(middle) {
+            let expected = proof(at(old), &leaves[..at(new)], true);
+            let prefix = tree_head(&leaves[..at(old)]);
+            let made = consistency(old, new, &hash);
+            assert_eq!(made, Some((prefix, expected)), "{old} of {new}");
+        }
+        assert_eq!(consistency(0, 5, &hash), None);
+        assert_eq!(consistency(6, 5, &hash), None);
+        assert_eq!(consistency(5, n + 9, &hash), None, "hashes are missing");
+    }
+
+    #[test]
     fn audit_paths_from_tiles_show_inclusion() {
         let leaves = leaves(66_500);
         for size in [

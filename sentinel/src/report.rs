@@ -208,7 +208,8 @@ impl Report {
             };
         }
         if let Some(peers) = self.peers {
-            company += &format!(", compared with {peers} peers");
+            let ending = if peers == 1 { "" } else { "s" };
+            company += &format!(", compared with {peers} peer{ending}");
         }
         company
     }
@@ -440,6 +441,26 @@ mod tests {
         assert_eq!(
             verified.text(),
             "verified: 1,234,567 entries, root 00ff, 2,000 new in 0.5 s (4000 per s)"
+        );
+        let in_company = Report {
+            cosigned_by: Some(vec!["one".into(), "two".into()]),
+            peers: Some(1),
+            receipt: Some(Place {
+                index: 7,
+                asked: false,
+            }),
+            ..report(Verdict::Verified)
+        };
+        assert_eq!(
+            in_company.text(),
+            "verified: the receipt of entry 7 is genuine; its proof shows its entry in the log of \
+             size 1234567, which was not asked, cosigned by one, two, compared with 1 peer"
+        );
+        let json = in_company.json();
+        assert_eq!(json["cosigned_by"], json!(["one", "two"]));
+        assert_eq!(
+            (&json["peers"], &json["log_asked"]),
+            (&json!(1), &json!(false))
         );
         let mut wrong = report(Verdict::Misbehaviour);
         wrong.reason = Some("it stopped".into());

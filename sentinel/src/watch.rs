@@ -102,6 +102,9 @@ async fn verify(
         .collect::<Result<_, _>>()?;
     let mut session = open(&cli.common, &log, policy, peers)?;
     let board = Arc::new(Board::default());
+    if let Some((key, accepted)) = session.accepted() {
+        board.show(key, accepted);
+    }
     // Ends with this function.
     let _server = match &cli.listen {
         Some(address) => Some(publish(address, Arc::clone(&board), cli.common.quiet).await?),

@@ -338,6 +338,21 @@ fn a_request_that_was_overtaken_is_refused() {
 }
 
 #[test]
+fn a_request_without_an_end_is_given_up() {
+    let (log, folder) = (Log::honest(100), Folder::new());
+    let witness = Witness::start(&folder, &["--log", &log.key().to_string()]);
+    let mut slow = Slow::begin(&witness, &request(&log, 0, 50));
+    slow.rest.clear();
+    let waited = Instant::now();
+    let answer = slow.end();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(waited.elapsed() < Duration::from_secs(30));
+    assert_eq!(witness.shown(), None);
+    let quick = witness.add(&request(&log, 0, 100));
+    assert!(cosigned(&quick, &log, 100, &witness.key), "{quick:?}");
+}
+
+#[test]
 fn a_witness_killed_at_any_moment_never_goes_back() {
     let (log, folder) = (Log::honest(300), Folder::new());
     let vkey = log.key().to_string();
