@@ -306,6 +306,21 @@ pub fn overdue(size: u64, newest: &Signed, patience_secs: u64) -> Option<Finding
     })
 }
 
+/// `checkpoint_overdue`: the log signed `shown` for somebody else, and no
+/// published checkpoint came to cover it.
+pub fn withheld(shown: &Signed, newest: &Signed, patience_secs: u64) -> Option<Finding> {
+    (newest.size() < shown.size()).then(|| {
+        let message = format!(
+            "the log signed a checkpoint of size {}, which was shown elsewhere, but its newest \
+             here after {patience_secs} s is of size {}",
+            shown.size(),
+            newest.size()
+        );
+        let material = json!({ "size": shown.size(), "newest": newest.note, "shown": shown.note });
+        Finding::new(Claim::CheckpointOverdue, Class::Served, message, material)
+    })
+}
+
 /// `root_mismatch`: the entries give another root than the signed one.
 pub fn root(signed: &Signed, rebuilt: Hash) -> Option<Finding> {
     (signed.root() != rebuilt).then(|| {

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use protocol::key::VerifierKey;
+use protocol::vkey::KeyName;
 use reqwest::Url;
 
-use crate::fetch;
+use crate::receipt::run::Source;
+use crate::{fetch, witness};
 
 const ABOUT: &str = "\
 Verifies a Tallystick log of LLM usage from its public key alone.
@@ -62,6 +64,28 @@ pub struct Cli {
     #[arg(value_parser = duration)]
     pub interval: Duration,
 
+    /// Other sentinels and witnesses.
+    #[arg(
+        help = "The monitoring prefix of another sentinel or a witness, which may have been shown \
+                another log: compares. May be given several times"
+    )]
+    #[arg(long = "peer", env = "TALLY_SENTINEL_PEERS", value_name = "URL")]
+    #[arg(value_delimiter = ',', value_parser = log_url)]
+    pub peers: Vec<Url>,
+
+    /// Where the own monitoring prefix is.
+    #[arg(
+        help = "With --watch: where to show peers the last accepted checkpoint, such as \
+                127.0.0.1:8789"
+    )]
+    #[arg(
+        long,
+        env = "TALLY_SENTINEL_LISTEN",
+        value_name = "ADDR",
+        requires = "watch"
+    )]
+    pub listen: Option<String>,
+
     /// What holds for every command.
     #[command(flatten)]
     pub common: Common,
@@ -90,6 +114,19 @@ pub struct Common {
     )]
     #[arg(long, global = true, env = "TALLY_SENTINEL_STATE", value_name = "DIR")]
     pub state: Option<PathBuf>,
+
+    /// Whose cosignatures are required.
+    #[arg(
+        help = "A C2SP tlog-policy file: requires its quorum of witnesses on the checkpoint. Too few \
+                  cosignatures are no verdict (exit code 3)"
+    )]
+    #[arg(
+        long,
+        global = true,
+        env = "TALLY_SENTINEL_POLICY",
+        value_name = "FILE"
+    )]
+    pub policy: Option<PathBuf>,
 
     /// Prints one JSON object per pass on stdout
     #[arg(long, global = true, env = "TALLY_SENTINEL_JSON")]
@@ -123,20 +160,36 @@ pub struct Common {
 /// Other tasks.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Checks a receipt: that the log signed it, that its entry commits to its id, and, given the
-    /// log's address, that the log holds the entry at its index
+    /// Checks a receipt: that the log signed it, that its entry commits to its id, that its proof
+    /// shows the entry, and, given the log's address, that the log holds the entry at its index
     ///
-    /// A file is what `/api/receipts/{id}` answers. Exit codes: 0 the receipt is genuine and kept; 1
-    /// the log breaks its promise, or answers this call with another call's record; 2 not a
-    /// receipt file; 3 no verdict: the log gave no complete answer, or the file's signature or
-    /// content is wrong, which proves nothing about the log.
+    /// A file is what `/api/receipts/{id}?proof=1` answers; without `?proof=1` it holds no proof.
+    /// With --policy the proof's checkpoint, or the log's, must have the quorum. Exit codes: 0 the
+    /// receipt is genuine and kept; 1 the log breaks its promise, or answers this call with another
+    /// call's record; 2 not a receipt file; 3 no verdict: the log gave no complete answer, the file's
+    /// signature, content or proof is wrong, which proves nothing about the log, or it is not yet
+    /// witnessed.
     Receipt {
-        /// The receipt file
-        file: PathBuf,
+        /// The receipt file, its address (<log>/api/receipts/<id>), or its id
+        #[arg(value_name = "FILE|URL|ID", value_parser = Source::parse)]
+        source: Source,
         /// The log's address; without it the receipt is checked offline, under --vkey or --state
         #[arg(value_name = "LOG_URL", env = "TALLY_SENTINEL_LOG", value_parser = log_url)]
         log: Option<Url>,
+        /// Does not ask the log whether it holds the entry
+        #[arg(long)]
+        offline: bool,
     },
+    /// Cosigns the checkpoints of logs that are consistent with what it cosigned before
+    /// (C2SP tlog-witness)
+    ///
+    /// Serves POST <prefix>/add-checkpoint, and GET <prefix>/<hex SHA-256 of an origin>/checkpoint:
+    /// the newest checkpoint it cosigned. It remembers in --state [default:
+    /// $XDG_STATE_HOME/tallystick/witness, else ~/.local/state/tallystick/witness]; without that
+    /// folder the key must not be used any more. With --full-key it also verifies every entry up to
+    /// what logs submit whose address it knows, and cosigns what it verified with that key, too. Prints its vkeys
+    /// and its address; goes on until SIGINT or SIGTERM, then exits with 0.
+    Witness(WitnessArgs),
     /// Checks an evidence file, offline: whether it shows the misbehaviour that it says
     ///
     /// Needs nothing but the log's key: --vkey, got from the operator by another way; without it the
@@ -147,6 +200,58 @@ pub enum Command {
         /// The evidence file, as this program writes it into its state directory
         file: PathBuf,
     },
+}
+
+/// How to witness.
+#[derive(Debug, Args)]
+pub struct WitnessArgs {
+    /// Where to listen; TLS is for what stands in front
+    #[arg(long, env = "TALLY_WITNESS_LISTEN", value_name = "ADDR")]
+    #[arg(default_value = "127.0.0.1:8788")]
+    pub listen: String,
+
+    /// The file with the key. If there is none, one is made; needs --name then
+    #[arg(long, env = "TALLY_WITNESS_KEY", value_name = "FILE")]
+    pub key: PathBuf,
+
+    /// The key's name, such as witness.example.org; that of a new --full-key is <NAME>/full
+    #[arg(long, env = "TALLY_WITNESS_NAME", value_name = "NAME", value_parser = key_name)]
+    pub name: Option<String>,
+
+    /// The file with the key for full cosignatures, made likewise
+    #[arg(long, env = "TALLY_WITNESS_FULL_KEY", value_name = "FILE")]
+    pub full_key: Option<PathBuf>,
+
+    /// A log to witness: '<vkey>', or '<vkey> <url>' to follow it. May be given several times
+    #[arg(long, value_name = "LOG", value_parser = witness::run::log)]
+    pub log: Vec<witness::run::Log>,
+
+    /// A file with a line `log <vkey> [<url>]` for each log, as in a C2SP tlog-policy file
+    #[arg(long, env = "TALLY_WITNESS_LOGS", value_name = "FILE")]
+    pub logs: Option<PathBuf>,
+
+    /// The path that add-checkpoint is below, such as /w
+    #[arg(
+        long,
+        env = "TALLY_WITNESS_PREFIX",
+        value_name = "PATH",
+        default_value = ""
+    )]
+    #[arg(value_parser = prefix)]
+    pub prefix: String,
+}
+
+fn key_name(text: &str) -> Result<String, String> {
+    let name = KeyName::new(text).map(|name| name.to_string());
+    name.ok_or_else(|| format!("{text:?} is no key's name: expected text without spaces and +"))
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with('/') {
+        Ok(text.into())
+    } else {
+        Err(format!("{text:?} does not begin with a slash"))
+    }
 }
 
 fn log_url(text: &str) -> Result<Url, String> {
@@ -207,6 +312,30 @@ mod tests {
             ],
             &["sentinel", "--json", "receipt", "file.json"],
             &["sentinel", "evidence", "file.json", "--json"],
+            &[
+                "sentinel",
+                "receipt",
+                "file.json",
+                "--offline",
+                "--policy",
+                "p",
+            ],
+            &[
+                "sentinel",
+                "http://a.b",
+                "--peer",
+                "http://c.d",
+                "--peer",
+                "http://e.f/g",
+            ],
+            &[
+                "sentinel",
+                "--watch",
+                "--listen",
+                "127.0.0.1:0",
+                "http://a.b",
+            ],
+            &["sentinel", "witness", "--key", "k", "--prefix", "/w"],
         ] {
             assert!(Cli::try_parse_from(good).is_ok(), "{good:?}");
         }
@@ -218,6 +347,12 @@ mod tests {
             &["sentinel", "receipt"],
             &["sentinel", "evidence"],
             &["sentinel", "evidence", "file.json", "http://a.b"],
+            &["sentinel", "receipt", "http://a.b/no/receipt"],
+            &["sentinel", "--listen", "127.0.0.1:0", "http://a.b"],
+            &["sentinel", "witness"],
+            &["sentinel", "witness", "--key", "k", "--log", "x"],
+            &["sentinel", "witness", "--key", "k", "--prefix", "w"],
+            &["sentinel", "witness", "--key", "k", "--name", "a b"],
         ] {
             assert!(Cli::try_parse_from(bad).is_err(), "{bad:?}");
         }

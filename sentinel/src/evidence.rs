@@ -164,7 +164,11 @@ impl File {
             ),
             Claim::CheckpointOverdue => {
                 let newest = self.checkpoint("newest", key)?;
-                let overdue = audit::overdue(self.number("size")?, &newest, 0);
+                let overdue = if self.material.contains_key("shown") {
+                    audit::withheld(&self.checkpoint("shown", key)?, &newest, 0)
+                } else {
+                    audit::overdue(self.number("size")?, &newest, 0)
+                };
                 // How long it was waited for, only the file knows.
                 overdue.map(|finding| Finding {
                     message: self.message.clone(),

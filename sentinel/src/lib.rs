@@ -1,8 +1,11 @@
 //! Tallystick's sentinel: verifies a usage log from its public key alone.
 //!
 //! ```text
-//! cli ─> watch / receipt ─> pass ─> follow ─> fetch        sockets
+//! cli ─> watch / receipt / witness
+//!                             └─> pass ─> follow ─> fetch  sockets
 //!                             │        └────> rebuild      the tree, two ways
+//!                             ├─────> contrast, peers      what others were shown
+//!                             ├─────> quorum               who must have cosigned
 //!                             ├─────> judge ─> audit       pure: one function per claim
 //!                             │                  └─> sums
 //!                             ├─────> trust ─> state       what is kept, never moving back
@@ -15,11 +18,14 @@
 pub mod answer;
 pub mod audit;
 pub mod cli;
+pub mod contrast;
 pub mod evidence;
 pub mod fetch;
 pub mod follow;
 pub mod judge;
 pub mod pass;
+pub mod peers;
+pub mod quorum;
 pub mod rebuild;
 pub mod receipt;
 pub mod report;
@@ -27,3 +33,4 @@ pub mod state;
 pub mod sums;
 pub mod trust;
 pub mod watch;
+pub mod witness;

@@ -5,7 +5,8 @@
 //! 3. aggregates, each naming the size it is computed over;
 //! 4. a checkpoint that covers these sizes, and the entries up to it, each
 //!    answer being judged as the fold passes its size;
-//! 5. the tree and the sums to there are stored.
+//! 5. the tree and the sums to there are stored;
+//! 6. what peers were shown is compared with it, and its quorum is required.
 //!
 //! A served finding counts only after a second fetch past caches. Out of
 //! scope: judging (see [`crate::audit`]), printing (see [`crate::report`]).
@@ -16,13 +17,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol::key::VerifierKey;
 use protocol::note::MAX_NOTE;
+use protocol::policy::Policy;
 use protocol::record::Source;
 
 use crate::answer::{self, Answer, Pubkey, Question, Unread};
 use crate::audit::{self, Finding, Signed, Unopened};
+use crate::contrast::contrast;
 use crate::fetch::{Caches, Client, NoAnswer};
 use crate::follow::{Extended, Findings, Follower, Halt};
 use crate::judge::{Asked, Judge, Judged, Wrong};
+use crate::peers::{self, Shown};
+use crate::quorum;
 use crate::rebuild::Consistency;
 use crate::report::{Evidence, Report, Story, Verdict};
 use crate::trust::{StateError, Store, Trusted};
@@ -57,6 +62,10 @@ pub struct Settings {
     pub progress: bool,
     /// Tells the story.
     pub story: Story,
+    /// Who must have cosigned.
+    pub policy: Option<Arc<Policy>>,
+    /// The monitoring prefixes of other sentinels and witnesses.
+    pub peers: Vec<Arc<Client>>,
 }
 
 /// Why no session could begin: wrong use.
@@ -95,6 +104,10 @@ pub struct Session {
     /// The tree and sums of its size; `None` where only the state on disk has
     /// them, as after a pass that ended midway.
     trusted: Option<Trusted>,
+    /// Who cosigned, if a policy was met in this pass.
+    cosigned_by: Option<Vec<String>>,
+    /// How many peers' checkpoints were compared in this pass.
+    compared: usize,
 }
 
 /// Why a pass ended early.
@@ -165,15 +178,40 @@ impl Session {
             key,
             accepted: trusted.accepted.clone(),
             trusted: Some(trusted),
+            cosigned_by: None,
+            compared: 0,
         })
+    }
+
+    /// The key and the last accepted checkpoint, once there are any.
+    pub fn accepted(&self) -> Option<(&VerifierKey, &Signed)> {
+        self.key.as_ref().zip(self.accepted.as_ref())
     }
 
     /// Makes one pass.
     pub async fn pass(&mut self) -> Report {
-        let started = Instant::now();
-        let before = self.size();
+        let (started, before) = (Instant::now(), self.size());
+        (self.cosigned_by, self.compared) = (None, 0);
         let mut findings = Findings::default();
         let stop = self.check(&mut findings).await.err();
+        self.report(started, before, findings, stop)
+    }
+
+    /// Verifies the entries up to a checkpoint that came by another way than
+    /// the log's `/checkpoint`, and nothing else; the key must be known.
+    pub async fn verify_to(&mut self, target: &Signed) -> Report {
+        let (started, before) = (Instant::now(), self.size());
+        let stop = self.check_to(target).await.err();
+        self.report(started, before, Findings::default(), stop)
+    }
+
+    fn report(
+        &self,
+        started: Instant,
+        before: u64,
+        mut findings: Findings,
+        stop: Option<Stop>,
+    ) -> Report {
         let mut reason = None;
         match stop {
             Some(Stop::Misbehaviour(more)) => findings.append(more),
@@ -210,7 +248,9 @@ impl Session {
             took: started.elapsed(),
             findings: evidence.keep(&findings),
             reason,
-            receipt_index: None,
+            receipt: None,
+            cosigned_by: self.cosigned_by.clone(),
+            peers: (!self.settings.peers.is_empty()).then_some(self.compared),
         }
     }
 
@@ -220,10 +260,7 @@ impl Session {
 
     /// Findings that end a pass are returned; others go to `findings`.
     async fn check(&mut self, findings: &mut Findings) -> Result<(), Stop> {
-        if self.trusted.is_none() {
-            let stored = self.store.load()?;
-            self.trusted = Some(stored.map(|(_, trusted)| trusted).unwrap_or_default());
-        }
+        self.recall()?;
         let key = self.check_key(findings).await?;
         self.key = Some(key.clone());
         let checkpoint = newest(&self.client, &key, Caches::Allowed).await?;
@@ -240,7 +277,97 @@ impl Session {
         // Users whom only the entries named.
         let users = self.strangers(known, &users);
         let asked = ask(&self.client, &users, Caches::Allowed).await?;
-        self.compare(&key, asked, &checkpoint, findings).await
+        self.compare(&key, asked, &checkpoint, findings).await?;
+        self.confront(&key, findings).await?;
+        self.require_quorum(&key).await
+    }
+
+    /// Takes the tree and the sums from the disk, if a pass ended midway.
+    fn recall(&mut self) -> Result<(), Stop> {
+        if self.trusted.is_none() {
+            let stored = self.store.load()?;
+            self.trusted = Some(stored.map(|(_, trusted)| trusted).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    async fn check_to(&mut self, target: &Signed) -> Result<(), Stop> {
+        self.recall()?;
+        let no_key = || Stop::NoVerdict("no key is known yet".into());
+        let key = self.key.clone().ok_or_else(no_key)?;
+        audit::not_empty(target).map_or(Ok(()), |finding| Err(Stop::from(finding)))?;
+        match &self.accepted {
+            Some(accepted) if target.size() <= accepted.size() => {
+                let found = contrast(&self.client, accepted, target).await;
+                let found = found.map_err(Stop::NoVerdict)?;
+                found.map_or(Ok(()), |finding| Err(finding.into()))
+            }
+            Some(_) => self.advance(&key, target, &mut Judge::of_nothing()).await,
+            None => {
+                self.store.save(&key, &mut Trusted::default(), None)?;
+                self.advance(&key, target, &mut Judge::of_nothing()).await
+            }
+        }
+    }
+
+    /// Compares what peers were shown with what was accepted here. A peer that
+    /// does not answer says nothing about the log.
+    async fn confront(&mut self, key: &VerifierKey, findings: &mut Findings) -> Result<(), Stop> {
+        for peer in self.settings.peers.clone() {
+            let shown = match peers::ask(&peer, key).await {
+                Ok(Shown::Checkpoint(shown)) => shown,
+                Ok(Shown::Misbehaviour(finding)) => {
+                    findings.push(finding);
+                    continue;
+                }
+                Err(why) => {
+                    let line = format!("a peer could not be compared with: {why}");
+                    self.settings.story.tell(&line);
+                    continue;
+                }
+            };
+            if shown.size() > self.size() {
+                let newest = self.wait_for(key, shown.size()).await?;
+                let newest = self.not_smaller(key, newest).await?;
+                let patience = self.patience().as_secs();
+                if let Some(finding) = audit::withheld(&shown, &newest, patience) {
+                    findings.push(finding);
+                    continue;
+                }
+                self.advance(key, &newest, &mut Judge::of_nothing()).await?;
+            }
+            let Some(accepted) = &self.accepted else {
+                continue;
+            };
+            let found = contrast(&self.client, accepted, &shown).await;
+            findings.extend(found.map_err(Stop::NoVerdict)?);
+            self.compared += 1;
+        }
+        Ok(())
+    }
+
+    /// Requires a checkpoint with the policy's quorum, over no fewer entries
+    /// than are verified, and verifies those that it has more.
+    async fn require_quorum(&mut self, key: &VerifierKey) -> Result<(), Stop> {
+        let Some(policy) = self.settings.policy.clone() else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + self.patience();
+        loop {
+            let newest = newest(&self.client, key, Caches::Past).await?;
+            let newest = self.not_smaller(key, newest).await?;
+            match quorum::cosigners(&policy, key, newest.note()) {
+                Ok(by) => {
+                    if newest.size() > self.size() {
+                        self.advance(key, &newest, &mut Judge::of_nothing()).await?;
+                    }
+                    self.cosigned_by = Some(by);
+                    return Ok(());
+                }
+                Err(why) if Instant::now() >= deadline => return Err(Stop::NoVerdict(why)),
+                Err(_) => tokio::time::sleep(POLL).await,
+            }
+        }
     }
 
     /// The key to verify under; a served key that is another is a finding.

@@ -383,6 +383,24 @@ pub fn audit_path(
     Some(path)
 }
 
+/// The root of the first `old` leaves and the RFC 6962 consistency proof from
+/// them to the first `new`, from hashes of tiles as for [`audit_path`]. `None`
+/// where a hash is missing, or unless `old` is 1 to `new`.
+pub fn consistency(
+    old: u64,
+    new: u64,
+    hash: &impl Fn(u8, u64) -> Option<Hash>,
+) -> Option<(Hash, Vec<Hash>)> {
+    if old == 0 || old > new {
+        return None;
+    }
+    let mut ranges = vec![];
+    subproof(old, 0..new, true, &mut ranges);
+    let ranges = ranges.into_iter();
+    let proof = ranges.map(|range| range_root(range, hash));
+    Some((range_root(0..old, hash)?, proof.collect::<Option<_>>()?))
+}
+
 /// The root over a range of leaves that is a subtree of the log's tree.
 fn range_root(
     range: std::ops::Range<u64>,
@@ -620,6 +638,30 @@ mod tests {
         let root = tree_head(&leaves[..3]);
         assert!(!consistent((0, Hash::EMPTY_ROOT), (3, root), &[]));
         assert!(!consistent((4, root), (3, root), &[]));
+    }
+
+    #[test]
+    fn consistency_proofs_from_tiles_are_those_of_rfc_6962() {
+        let n = 65_536 + 300;
+        let leaves = leaves(n);
+        let mut levels = vec![leaves.clone()];
+        for level in 0..2 {
+            let above = levels[level].chunks_exact(256).map(tree_head).collect();
+            levels.push(above);
+        }
+        let hash = |level: u8, i: u64| levels[usize::from(level)].get(at(i)).copied();
+        let small = (1..=40).flat_map(|new| (1..=new).map(move |old| (old, new)));
+        let large = [1, 7, 255, 256, 257, 65_535, 65_536, 65_537].map(|old| (old, n));
+        let middle = [(3, 256), (255, 257), (256, 257), (256, 512), (300, 900)];
+        for (old, new) in small.chain(large).chain(middle) {
+            let expected = proof(at(old), &leaves[..at(new)], true);
+            let prefix = tree_head(&leaves[..at(old)]);
+            let made = consistency(old, new, &hash);
+            assert_eq!(made, Some((prefix, expected)), "{old} of {new}");
+        }
+        assert_eq!(consistency(0, 5, &hash), None);
+        assert_eq!(consistency(6, 5, &hash), None);
+        assert_eq!(consistency(5, n + 9, &hash), None, "hashes are missing");
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! `sentinel receipt`: whether the log keeps a receipt's promise.
 //!
 //! Needs no full pass: the entry at the receipt's index is authenticated by
-//! its audit path to a signed root, made from the few tiles on its way.
+//! its audit path to a signed root, made from the few tiles on its way. A file
+//! that brings a tlog-proof shows the same by itself.
+//!
+//! Out of scope: the command, and where the file comes from (see [`run`]).
+
+pub mod run;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,10 +19,12 @@ use protocol::key::VerifierKey;
 use protocol::receipt::Receipt;
 use protocol::record::Usage;
 use protocol::tile::{MAX_LEVEL, Tile, TileKind, WIDTH};
+use protocol::tlog_proof::TlogProof;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::audit::{self, Finding, Held, Signed};
+use crate::audit::{self, Finding, Held, Signed, Unopened};
+use crate::contrast::contrast;
 use crate::fetch::{Caches, Client, NoAnswer};
 use crate::follow::{Findings, RawBundle};
 use crate::{pass, rebuild};
@@ -33,6 +40,7 @@ struct File {
     leaf_hash: String,
     entry: String,
     receipt: String,
+    proof: Option<String>,
 }
 
 /// Why a file cannot be taken at all: wrong use.
@@ -121,6 +129,7 @@ impl Unverified {
             leaf_hash,
             entry,
             receipt,
+            ..
         } = &self.file;
         let id = uuid_v7(id).ok_or_else(|| format!("{id:?} is not a UUID of version 7"))?;
         let receipt = Receipt::open(receipt.as_bytes(), key).map_err(|error| error.to_string())?;
@@ -161,6 +170,34 @@ impl Genuine {
         self.receipt.index().get()
     }
 
+    /// The checkpoint under which the file's own proof shows the entry at the
+    /// receipt's index (PROTOCOL.md section 7.1); `None` without a proof.
+    ///
+    /// # Errors
+    /// The proof does not show it.
+    pub fn proof(&self, key: &VerifierKey) -> Result<Option<Signed>, String> {
+        let Some(proof) = &self.unverified.file.proof else {
+            return Ok(None);
+        };
+        let proof = TlogProof::parse(proof.as_bytes()).map_err(|error| error.to_string())?;
+        if proof.index != self.receipt.index() {
+            let (found, expected) = (proof.index, self.receipt.index());
+            return Err(format!("it is of index {found}, the receipt of {expected}"));
+        }
+        let signed = Signed::open(proof.checkpoint.as_bytes(), key);
+        let signed = signed.map_err(|unopened| match unopened {
+            Unopened::NotANote(why) => why,
+            Unopened::Misbehaviour(finding) => finding.message,
+        })?;
+        let (leaf, tree) = (self.receipt.leaf_hash(), (signed.size(), signed.root()));
+        if rebuild::included(leaf, self.index(), tree, &proof.path) {
+            Ok(Some(signed))
+        } else {
+            let size = signed.size();
+            Err(format!("its hashes do not lead to the root of size {size}"))
+        }
+    }
+
     /// `receipt_foreign_id`, as far as the file shows it.
     pub fn foreign(&self) -> Option<Finding> {
         audit::receipt_foreign_id(
@@ -172,7 +209,8 @@ impl Genuine {
     }
 
     /// Asks the log whether it holds the entry, under the remembered
-    /// checkpoint if that covers it, else under the newest.
+    /// checkpoint if that covers it, else under the newest, of which the
+    /// checkpoint that the file's proof is under must be the beginning.
     ///
     /// # Errors
     /// No complete answer, or a file that the log itself puts right.
@@ -181,6 +219,7 @@ impl Genuine {
         client: &Client,
         key: &VerifierKey,
         remembered: Option<Signed>,
+        proven: Option<&Signed>,
         patience: Duration,
     ) -> Result<Checked, String> {
         let mut findings = Findings::default();
@@ -189,9 +228,10 @@ impl Genuine {
             findings.push(finding);
         }
         let index = self.index();
-        let newest = match remembered.filter(|signed| signed.size() > index) {
+        let last = proven.map_or(index, |proven| index.max(proven.size() - 1));
+        let newest = match remembered.filter(|signed| signed.size() > last) {
             Some(remembered) => remembered,
-            None => match pass::covering(client, key, index, patience).await {
+            None => match pass::covering(client, key, last, patience).await {
                 Ok(newest) => newest,
                 Err(Ok(more)) => {
                     findings.append(more);
@@ -219,6 +259,9 @@ impl Genuine {
             wrong = audit::receipt_not_held(&self.receipt, note, &newest, Some(&held));
             let included = rebuild::included(leaf, index, tree, &path);
             if wrong.is_none() && included {
+                if let Some(proven) = proven {
+                    findings.extend(continues(client, &newest, proven, patience).await?);
+                }
                 return Ok((Some(newest), findings));
             }
             if wrong.is_none() && caches == Caches::Past {
@@ -252,6 +295,19 @@ impl Genuine {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether what the log shows now goes on from the checkpoint of a proof.
+async fn continues(
+    client: &Client,
+    newest: &Signed,
+    proven: &Signed,
+    patience: Duration,
+) -> Result<Option<Finding>, String> {
+    match audit::withheld(proven, newest, patience.as_secs()) {
+        None => contrast(client, newest, proven).await,
+        withheld => Ok(withheld),
     }
 }
 

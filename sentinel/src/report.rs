@@ -83,8 +83,21 @@ pub struct Report {
     pub findings: Vec<Reported>,
     /// Why there is no verdict, or what must be upgraded for.
     pub reason: Option<String>,
-    /// The receipt's index, where a receipt was checked.
-    pub receipt_index: Option<u64>,
+    /// Where a receipt was checked.
+    pub receipt: Option<Place>,
+    /// The witnesses that cosigned, where a policy was met.
+    pub cosigned_by: Option<Vec<String>>,
+    /// How many peers were compared with, where there are any.
+    pub peers: Option<usize>,
+}
+
+/// Where a receipt's entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The entry's index.
+    pub index: u64,
+    /// Whether the log was asked; else only the file's proof speaks.
+    pub asked: bool,
 }
 
 impl Report {
@@ -105,8 +118,15 @@ impl Report {
             "findings".into(),
             self.findings.iter().map(finding_json).collect(),
         );
-        if let Some(index) = self.receipt_index {
-            report.insert("receipt_index".into(), index.into());
+        if let Some(place) = self.receipt {
+            report.insert("receipt_index".into(), place.index.into());
+            report.insert("log_asked".into(), place.asked.into());
+        }
+        if let Some(by) = &self.cosigned_by {
+            report.insert("cosigned_by".into(), by.clone().into());
+        }
+        if let Some(peers) = self.peers {
+            report.insert("peers".into(), peers.into());
         }
         if let Some(reason) = &self.reason {
             report.insert("reason".into(), reason.clone().into());
@@ -118,14 +138,18 @@ impl Report {
     pub fn text(&self) -> String {
         let mut lines = vec![];
         let root = self.root.as_deref().unwrap_or("none");
-        match (self.verdict, self.receipt_index) {
-            (Verdict::Verified, Some(index)) => {
-                let place = match self.size {
-                    0 => "the log was not asked whether it holds its entry".into(),
-                    size => format!("its entry is in the log of size {size}"),
+        match (self.verdict, self.receipt) {
+            (Verdict::Verified, Some(Place { index, asked })) => {
+                let place = match (self.size, asked) {
+                    (0, _) => "the log was not asked whether it holds its entry".into(),
+                    (size, true) => format!("its entry is in the log of size {size}"),
+                    (size, false) => format!(
+                        "its proof shows its entry in the log of size {size}, which was not asked"
+                    ),
                 };
                 lines.push(format!(
-                    "verified: the receipt of entry {index} is genuine; {place}"
+                    "verified: the receipt of entry {index} is genuine; {place}{}",
+                    self.company()
                 ));
             }
             (Verdict::Verified, None) => {
@@ -137,7 +161,8 @@ impl Report {
                 };
                 let (size, new) = (grouped(self.size), grouped(self.new_entries));
                 lines.push(format!(
-                    "verified: {size} entries, root {root}, {new} new{rate}"
+                    "verified: {size} entries, root {root}, {new} new{rate}{}",
+                    self.company()
                 ));
             }
             (Verdict::Misbehaviour, _) => {}
@@ -171,6 +196,22 @@ impl Report {
             lines.push(format!("  also: {}", self.reason()));
         }
         lines.join("\n")
+    }
+
+    /// Who else stands behind it.
+    fn company(&self) -> String {
+        let mut company = String::new();
+        if let Some(by) = &self.cosigned_by {
+            company += &match &by[..] {
+                [] => ", no cosignature required".into(),
+                by => format!(", cosigned by {}", by.join(", ")),
+            };
+        }
+        if let Some(peers) = self.peers {
+            let ending = if peers == 1 { "" } else { "s" };
+            company += &format!(", compared with {peers} peer{ending}");
+        }
+        company
     }
 
     fn reason(&self) -> &str {
@@ -371,7 +412,9 @@ mod tests {
             took: Duration::from_millis(500),
             findings: vec![],
             reason: None,
-            receipt_index: None,
+            receipt: None,
+            cosigned_by: None,
+            peers: None,
         }
     }
 
@@ -398,6 +441,26 @@ mod tests {
         assert_eq!(
             verified.text(),
             "verified: 1,234,567 entries, root 00ff, 2,000 new in 0.5 s (4000 per s)"
+        );
+        let in_company = Report {
+            cosigned_by: Some(vec!["one".into(), "two".into()]),
+            peers: Some(1),
+            receipt: Some(Place {
+                index: 7,
+                asked: false,
+            }),
+            ..report(Verdict::Verified)
+        };
+        assert_eq!(
+            in_company.text(),
+            "verified: the receipt of entry 7 is genuine; its proof shows its entry in the log of \
+             size 1234567, which was not asked, cosigned by one, two, compared with 1 peer"
+        );
+        let json = in_company.json();
+        assert_eq!(json["cosigned_by"], json!(["one", "two"]));
+        assert_eq!(
+            (&json["peers"], &json["log_asked"]),
+            (&json!(1), &json!(false))
         );
         let mut wrong = report(Verdict::Misbehaviour);
         wrong.reason = Some("it stopped".into());

@@ -181,24 +181,12 @@ impl Store {
     /// # Errors
     /// It cannot be written, or another sentinel has it.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        fs::create_dir_all(dir).map_err(at(dir))?;
-        let path = dir.join("lock");
-        let options = File::options()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(&path);
-        let lock = options.map_err(at(&path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                dir: dir.into(),
-                size: 0,
-                end: None,
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(StateError::Locked(dir.into())),
-            Err(TryLockError::Error(cause)) => Err(at(&path)(cause)),
-        }
+        Ok(Self {
+            dir: dir.into(),
+            size: 0,
+            end: None,
+            _lock: take(dir)?,
+        })
     }
 
     /// The directory.
@@ -269,6 +257,26 @@ impl Store {
     }
 }
 
+/// Makes a directory if it is not there, and takes it while the file is held.
+///
+/// # Errors
+/// It cannot be written, or another sentinel has it.
+pub fn take(dir: &Path) -> Result<File, StateError> {
+    fs::create_dir_all(dir).map_err(at(dir))?;
+    let path = dir.join("lock");
+    let options = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(&path);
+    let lock = options.map_err(at(&path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StateError::Locked(dir.into())),
+        Err(TryLockError::Error(cause)) => Err(at(&path)(cause)),
+    }
+}
+
 /// What is stored in a directory that another sentinel may be using.
 ///
 /// # Errors
@@ -289,8 +297,13 @@ fn read(dir: &Path) -> Result<Option<state::Read>, StateError> {
         .map_err(|what| StateError::Damaged { path, what })
 }
 
-/// The folder where states lie without `--state`.
+/// The folder where a log's state lies without `--state`.
 pub fn default_dir(log: &reqwest::Url) -> Option<PathBuf> {
+    Some(home()?.join(safe_name(log.as_str())))
+}
+
+/// The folder below which states lie without `--state`.
+pub fn home() -> Option<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)
             .filter(|v| !v.is_empty())
@@ -298,7 +311,7 @@ pub fn default_dir(log: &reqwest::Url) -> Option<PathBuf> {
     };
     let state = set("XDG_STATE_HOME").filter(|path| path.is_absolute());
     let state = state.or_else(|| Some(set("HOME")?.join(".local").join("state")))?;
-    Some(state.join("tallystick").join(safe_name(log.as_str())))
+    Some(state.join("tallystick"))
 }
 
 /// A file name of a log's address: readable, and different for each.

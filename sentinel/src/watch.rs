@@ -3,24 +3,26 @@
 use std::future::Future;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Instant;
 
 use protocol::key::VerifierKey;
+use protocol::policy::Policy;
 use reqwest::Url;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
-use crate::audit::{Class, Signed};
+use crate::audit::Class;
 use crate::cli::{Cli, Command, Common};
-use crate::evidence;
 use crate::fetch::Client;
-use crate::follow::Findings;
 use crate::pass::{Session, SessionError, Settings, served_key, unix_time};
-use crate::receipt::Unverified;
-use crate::report::{Evidence, Report, Reported, Story, Verdict};
+use crate::peers::Board;
+use crate::report::{Report, Reported, Story, Verdict};
 use crate::trust::{self, Store};
-
-/// How long a receipt's entry may take to come under a checkpoint.
-const PATIENCE: Duration = Duration::from_secs(15);
+use crate::witness::run::WitnessError;
+use crate::witness::serve::serve;
+use crate::{evidence, quorum, receipt, witness};
 
 /// Wrong use: a sentence for the person.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,20 @@ pub enum UseError {
     /// The evidence file.
     #[error(transparent)]
     Evidence(#[from] evidence::FileError),
+    /// The policy file.
+    #[error(transparent)]
+    Policy(#[from] quorum::FileError),
+    /// The witness.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
+    /// The monitoring prefix cannot be served.
+    #[error("{address}: {cause}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        cause: std::io::Error,
+    },
     /// No state directory is given, and the user has none.
     #[error("there is no folder for the state: set HOME or XDG_STATE_HOME, or give --state")]
     NoHome,
@@ -53,25 +69,47 @@ pub enum UseError {
 /// # Errors
 /// Wrong use (exit code 2).
 pub async fn run(cli: Cli, stop: impl Future<Output = ()>) -> Result<u8, UseError> {
-    let mut stop = pin!(stop);
-    if let Some(command) = cli.command {
-        let checked = async {
-            match command {
-                Command::Receipt { file, log } => receipt(&cli.common, &file, log.as_ref()).await,
-                Command::Evidence { file } => evidence(&cli.common, &file),
-            }
-        };
-        return tokio::select! {
-            report = checked => {
-                let report = report?;
-                report.print(cli.common.json)?;
-                Ok(report.verdict.exit())
-            }
-            () = stop => Ok(Verdict::NoVerdict.exit()),
-        };
-    }
+    let stop = pin!(stop);
+    let common = &cli.common;
+    let policy = common.policy.as_deref().map(quorum::read).transpose()?;
+    let report = match cli.command {
+        None => return verify(cli, policy, stop).await,
+        Some(Command::Witness(args)) => return witness::run::run(common, &args, stop).await,
+        Some(Command::Evidence { file }) => evidence(common, &file)?,
+        Some(Command::Receipt {
+            source,
+            log,
+            offline,
+        }) => tokio::select! {
+            report = receipt::run::run(common, source, log, offline, policy.as_ref()) => report?,
+            () = stop => return Ok(Verdict::NoVerdict.exit()),
+        },
+    };
+    report.print(common.json)?;
+    Ok(report.verdict.exit())
+}
+
+/// Makes one pass, or passes until `stop` comes.
+async fn verify(
+    cli: Cli,
+    policy: Option<Policy>,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<u8, UseError> {
     let log = cli.log.ok_or(UseError::NoLog)?;
-    let mut session = open(&cli.common, &log)?;
+    let peers = cli.peers.iter().map(|peer| client(&cli.common, peer));
+    let peers = peers
+        .map(|peer| peer.map(Arc::new))
+        .collect::<Result<_, _>>()?;
+    let mut session = open(&cli.common, &log, policy, peers)?;
+    let board = Arc::new(Board::default());
+    if let Some((key, accepted)) = session.accepted() {
+        board.show(key, accepted);
+    }
+    // Ends with this function.
+    let _server = match &cli.listen {
+        Some(address) => Some(publish(address, Arc::clone(&board), cli.common.quiet).await?),
+        None => None,
+    };
     let (mut verified, mut misbehaved) = (false, false);
     loop {
         let report = tokio::select! {
@@ -79,6 +117,9 @@ pub async fn run(cli: Cli, stop: impl Future<Output = ()>) -> Result<u8, UseErro
             () = &mut stop => break,
         };
         report.print(cli.common.json)?;
+        if let Some((key, accepted)) = session.accepted() {
+            board.show(key, accepted);
+        }
         if !cli.watch {
             return Ok(report.verdict.exit());
         }
@@ -96,7 +137,33 @@ pub async fn run(cli: Cli, stop: impl Future<Output = ()>) -> Result<u8, UseErro
     })
 }
 
-fn open(common: &Common, log: &Url) -> Result<Session, UseError> {
+/// Serves the monitoring prefix until what is given back is dropped.
+async fn publish(address: &str, board: Arc<Board>, quiet: bool) -> Result<JoinSet<()>, UseError> {
+    let listen = |cause| UseError::Listen {
+        address: address.into(),
+        cause,
+    };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let bound = listener.local_addr().map_err(listen)?;
+    Story { quiet }.tell(&format!(
+        "peers find what is accepted here at http://{bound}"
+    ));
+    let mut server = JoinSet::new();
+    server.spawn(serve(
+        listener,
+        String::new(),
+        board,
+        std::future::pending(),
+    ));
+    Ok(server)
+}
+
+fn open(
+    common: &Common,
+    log: &Url,
+    policy: Option<Policy>,
+    peers: Vec<Arc<Client>>,
+) -> Result<Session, UseError> {
     let dir = state_dir(common, log)?;
     let store = Store::open(&dir).map_err(SessionError::from)?;
     let progress = !common.json && !common.quiet && std::io::stderr().is_terminal();
@@ -107,99 +174,23 @@ fn open(common: &Common, log: &Url) -> Result<Session, UseError> {
         story: Story {
             quiet: common.quiet,
         },
+        policy: policy.map(Arc::new),
+        peers,
     };
     Ok(Session::open(client(common, log)?, store, settings)?)
 }
 
-fn client(common: &Common, log: &Url) -> Result<Client, UseError> {
+pub(crate) fn client(common: &Common, log: &Url) -> Result<Client, UseError> {
     let seed = getrandom::u64().unwrap_or_else(|_| unix_time());
     Ok(Client::new(log.clone(), common.timeout, seed).map_err(SessionError::from)?)
 }
 
-fn state_dir(common: &Common, log: &Url) -> Result<PathBuf, UseError> {
+pub(crate) fn state_dir(common: &Common, log: &Url) -> Result<PathBuf, UseError> {
     common
         .state
         .clone()
         .or_else(|| trust::default_dir(log))
         .ok_or(UseError::NoHome)
-}
-
-async fn receipt(common: &Common, file: &Path, log: Option<&Url>) -> Result<Report, UseError> {
-    let started = Instant::now();
-    let unverified = Unverified::read(file)?;
-    let client = log.map(|log| client(common, log)).transpose()?;
-    let dir = match log {
-        Some(log) => Some(state_dir(common, log)?),
-        None => common.state.clone(),
-    };
-    let stored = match &dir {
-        Some(dir) => trust::load(dir).map_err(SessionError::from)?,
-        None => None,
-    };
-    let (pinned, remembered) =
-        stored.map_or((None, None), |(key, trusted)| (Some(key), trusted.accepted));
-    if let (Some(given), Some(pinned), Some(dir)) = (&common.vkey, &pinned, &dir)
-        && given != pinned
-    {
-        let dir = dir.display().to_string();
-        let (given, pinned) = (Box::new(given.clone()), Box::new(pinned.clone()));
-        return Err(SessionError::Key { given, pinned, dir }.into());
-    }
-    let key = match (common.vkey.clone().or(pinned), &client) {
-        (Some(key), _) => Ok(key),
-        (None, Some(client)) => first_contact(common, client).await,
-        (None, None) => return Err(UseError::NoKey),
-    };
-    let patience = common.patience.unwrap_or(PATIENCE);
-    let mut index = None;
-    let checked = match &key {
-        Err(why) => Err(why.clone()),
-        Ok(key) => match unverified.verify(key) {
-            Err(wrong) => Err(format!(
-                "the file is no genuine receipt of this log: {wrong}"
-            )),
-            Ok(genuine) => {
-                index = Some(genuine.index());
-                match &client {
-                    Some(client) => genuine.ask(client, key, remembered, patience).await,
-                    None => {
-                        let mut findings = Findings::default();
-                        findings.extend(genuine.foreign());
-                        Ok((None, findings))
-                    }
-                }
-            }
-        },
-    };
-    let key = key.ok();
-    let evidence = Evidence {
-        dir: dir.unwrap_or_else(|| PathBuf::from(".")).join("evidence"),
-        log: log.map_or_else(String::new, Url::to_string),
-        vkey: key.as_ref().map(VerifierKey::to_string),
-        time: unix_time(),
-    };
-    let (checkpoint, findings, reason) = match checked {
-        Ok((checkpoint, findings)) => (checkpoint, findings, None),
-        Err(why) => (None, Findings::default(), Some(why)),
-    };
-    let verdict = match (&reason, findings.is_empty()) {
-        (_, false) => Verdict::Misbehaviour,
-        (Some(_), true) => Verdict::NoVerdict,
-        (None, true) => Verdict::Verified,
-    };
-    Ok(Report {
-        verdict,
-        log: evidence.log.clone(),
-        origin: key.as_ref().map(|key| key.origin().to_string()),
-        vkey: evidence.vkey.clone(),
-        size: checkpoint.as_ref().map_or(0, Signed::size),
-        root: checkpoint.as_ref().map(|signed| signed.root().to_string()),
-        new_entries: 0,
-        took: started.elapsed(),
-        findings: evidence.keep(&findings),
-        reason,
-        receipt_index: index,
-    })
 }
 
 fn evidence(common: &Common, path: &Path) -> Result<Report, UseError> {
@@ -250,11 +241,13 @@ fn evidence(common: &Common, path: &Path) -> Result<Report, UseError> {
         took: started.elapsed(),
         findings,
         reason,
-        receipt_index: None,
+        receipt: None,
+        cosigned_by: None,
+        peers: None,
     })
 }
 
-async fn first_contact(common: &Common, client: &Client) -> Result<VerifierKey, String> {
+pub(crate) async fn first_contact(common: &Common, client: &Client) -> Result<VerifierKey, String> {
     let key = served_key(client).await?;
     Story {
         quiet: common.quiet,

@@ -20,7 +20,7 @@ use crate::sentinel::{Pass, Sentinel};
 
 /// Whether every finding has an evidence file that says what the finding says
 /// and, where it is called proven, proves it.
-pub(super) fn holds(pass: &Pass, vkey: &str) -> Result<(), String> {
+pub(crate) fn holds(pass: &Pass, vkey: &str) -> Result<(), String> {
     if pass.evidence().len() != pass.findings().len() {
         return Err(format!("findings without an evidence file: {pass}"));
     }

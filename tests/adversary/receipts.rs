@@ -6,7 +6,7 @@ use protocol::entry::{Body, Entry};
 use protocol::hash;
 use serde_json::{Value, json};
 
-use super::{AFTER, BEFORE, Caught, Way, evidence};
+use super::{AFTER, BEFORE, Caught, Way, evidence, quorum};
 use crate::binaries::Folder;
 use crate::forge::api;
 use crate::forge::log::{Log, call, first_entry, receipt_id, signer, time_of, uuid};
@@ -57,6 +57,29 @@ impl Desk {
             .and_then(|()| evidence::holds(&pass, &vkey));
         self.failures
             .extend(held.err().map(|wrong| format!("{name}: {wrong}")));
+    }
+
+    /// The same, asked with these arguments instead of the log's address; the
+    /// file is `receipt.json` in the folder that they can name.
+    fn told(&mut self, name: &str, file: &Value, arguments: &[&str], expected: &Sees) -> Pass {
+        let path = self.folder.path().join("receipt.json");
+        fs::write(&path, file.to_string()).expect("the target folder is writable");
+        let path = path.to_str().expect("UTF-8");
+        let vkey = self.forge.site().log.key().to_string();
+        let given = ["receipt", "--json", "--patience", "300ms", "--vkey", &vkey];
+        let arguments = arguments
+            .iter()
+            .map(|a| if *a == "FILE" { path } else { a });
+        let arguments: Vec<&str> = given.into_iter().chain(arguments).collect();
+        // Its folder holds the evidence.
+        let sentinel = Sentinel::fresh();
+        let pass = sentinel.run(&arguments);
+        let held = pass
+            .compare(expected)
+            .and_then(|()| evidence::holds(&pass, &vkey));
+        self.failures
+            .extend(held.err().map(|wrong| format!("{name}: {wrong}")));
+        pass
     }
 
     fn end(self) {
@@ -430,4 +453,188 @@ fn receipts_can_be_checked_offline() {
         let pass = Sentinel::fresh().run(&["receipt", "--json", "--vkey", &vkey, path]);
         assert_eq!(pass.exit, Some(exit), "{file}: {pass}");
     }
+}
+
+#[test]
+fn a_file_with_a_proof_stands_alone() {
+    let log = Log::honest(BEFORE);
+    let mut desk = Desk::new(log.clone());
+    let with = |proof: String| {
+        let mut file = file(&log, 122, 122);
+        file["proof"] = proof.into();
+        file
+    };
+    let note = log.checkpoint(200);
+    let good = log.tlog_proof(122, 200, note.clone());
+    let pass = desk.told("offline", &with(good.clone()), &["FILE"], &Sees::Verified);
+    assert_eq!(
+        (&pass.report["size"], &pass.report["log_asked"]),
+        (&200.into(), &false.into())
+    );
+    let url = desk.forge.url();
+    let pass = desk.told(
+        "offline at will",
+        &with(good.clone()),
+        &["FILE", "--offline", &url],
+        &Sees::Verified,
+    );
+    assert_eq!(pass.report["log_asked"], false);
+    let pass = desk.told(
+        "online",
+        &with(good.clone()),
+        &["FILE", &url],
+        &Sees::Verified,
+    );
+    assert_eq!(
+        (&pass.report["size"], &pass.report["log_asked"]),
+        (&BEFORE.into(), &true.into())
+    );
+    let first = good.lines().nth(2).expect("a hash").to_owned();
+    for (name, proof) in [
+        ("no proof", "hello".into()),
+        ("a hash less", good.replacen(&format!("{first}\n"), "", 1)),
+        (
+            "a hash twice",
+            good.replacen(&first, &format!("{first}\n{first}"), 1),
+        ),
+        ("another index", good.replace("index 122", "index 123")),
+        ("another entry's", log.tlog_proof(123, 200, note.clone())),
+        (
+            "another size's root",
+            log.tlog_proof(122, 200, log.checkpoint(201)),
+        ),
+        (
+            "of another log",
+            another(BEFORE).tlog_proof(122, 200, another(BEFORE).checkpoint(200)),
+        ),
+        (
+            "unsigned",
+            good.replace("log.example.org\n200", "log.example.org\n201"),
+        ),
+    ] {
+        desk.told(name, &with(proof), &["FILE"], &Sees::NoVerdict);
+    }
+    // The log signed the proof's tree for the holder, and shows others another.
+    let mut forked = log.clone();
+    forked.edit(50, |usage| usage.counts.output = Some(1));
+    let theirs = forked.tlog_proof(122, 200, forked.checkpoint(200));
+    const REWRITTEN: Sees = Sees::Proven(&["history_rewritten"]);
+    desk.told(
+        "of another history",
+        &with(theirs.clone()),
+        &["FILE", &url],
+        &REWRITTEN,
+    );
+    desk.told(
+        "alone it is good",
+        &with(theirs),
+        &["FILE"],
+        &Sees::Verified,
+    );
+    let more = Log::honest(AFTER);
+    let ahead = more.tlog_proof(122, AFTER, more.checkpoint(AFTER));
+    const WITHHELD: Sees = Sees::Served(&["checkpoint_overdue"]);
+    desk.told(
+        "of more than is served",
+        &with(ahead),
+        &["FILE", &url],
+        &WITHHELD,
+    );
+    desk.end();
+}
+
+#[test]
+fn a_receipt_is_fetched_by_its_address_or_id() {
+    let log = Log::honest(BEFORE);
+    let mut desk = Desk::new(log.clone());
+    let mut answer = file(&log, 122, 122);
+    answer["proof"] = log.tlog_proof(122, BEFORE, log.checkpoint(BEFORE)).into();
+    let id = answer["id"].as_str().expect("an id").to_owned();
+    let mut site = Site::new(log);
+    let served = answer.clone();
+    site.bend(move |request, before, answer| {
+        if request.path.starts_with("/api/receipts/") {
+            *answer = match (before, request.query.contains_key("proof")) {
+                (0, true) => Answer {
+                    status: 202,
+                    ..Answer::error(404)
+                },
+                _ => Answer::json(&served),
+            };
+        }
+    });
+    desk.forge.serve(site);
+    let url = desk.forge.url();
+    let address = format!("{url}/api/receipts/{id}");
+    for arguments in [&[&id[..], &url][..], &[&address], &[&address, "--offline"]] {
+        let pass = desk.told("fetched", &answer, arguments, &Sees::Verified);
+        assert_eq!(pass.report["receipt_index"], 122);
+        assert_eq!(
+            pass.report["log_asked"],
+            arguments.last() != Some(&"--offline")
+        );
+    }
+    desk.forge.serve(Site::new(Log::honest(BEFORE)));
+    desk.told("unknown", &answer, &[&address], &Sees::NoVerdict);
+    assert_eq!(
+        Sentinel::fresh().run(&["receipt", &id]).exit,
+        Some(2),
+        "of no log"
+    );
+    desk.end();
+}
+
+#[test]
+fn a_receipt_is_witnessed_if_its_proof_or_the_log_is() {
+    let log = Log::honest(BEFORE);
+    let mut desk = Desk::new(log.clone());
+    let policy = desk.folder.path().join("policy");
+    fs::write(&policy, quorum::policy(&log)).expect("the target folder is writable");
+    let policy = policy.to_str().expect("UTF-8");
+    let plain = file(&log, 122, 122);
+    let with = |note: String| {
+        let mut file = plain.clone();
+        file["proof"] = log.tlog_proof(122, 200, note).into();
+        file
+    };
+    let alone = with(log.checkpoint(200));
+    let cosigned = with(quorum::cosigned(&log, 200));
+    let url = desk.forge.url();
+    for (name, file, arguments, expected) in [
+        ("no proof", &plain, &["FILE"][..], Sees::NoVerdict),
+        ("by nobody", &alone, &["FILE"], Sees::NoVerdict),
+        (
+            "by nobody, online",
+            &alone,
+            &["FILE", &url],
+            Sees::NoVerdict,
+        ),
+        ("cosigned", &cosigned, &["FILE"], Sees::Verified),
+        (
+            "cosigned, online",
+            &cosigned,
+            &["FILE", &url],
+            Sees::Verified,
+        ),
+    ] {
+        let arguments = [arguments, &["--policy", policy]].concat();
+        let pass = desk.told(name, file, &arguments, &expected);
+        let said = pass.report["reason"].as_str().unwrap_or_default();
+        assert_eq!(
+            said.contains("not yet witnessed"),
+            expected == Sees::NoVerdict,
+            "{name}"
+        );
+    }
+    let mut site = Site::new(log.clone());
+    site.body_at("/checkpoint", quorum::cosigned(&log, BEFORE));
+    desk.forge.serve(site);
+    let online = ["FILE", &url, "--policy", policy];
+    desk.told(
+        "only the log's is cosigned",
+        &plain,
+        &online,
+        &Sees::Verified,
+    );
+    desk.end();
 }

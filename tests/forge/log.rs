@@ -15,6 +15,7 @@ use protocol::name::{Address, Name};
 use protocol::receipt::Receipt;
 use protocol::record::{Counts, Link, Outcome, Source, Usage};
 use protocol::tile::{self, Tile, TileKind};
+use protocol::tlog_proof::TlogProof;
 
 use super::api::Call;
 
@@ -165,6 +166,26 @@ impl Log {
         Checkpoint::new(self.key().origin().clone(), size, root).seal(&self.signer)
     }
 
+    /// The consistency proof between two sizes.
+    pub(crate) fn consistency(&self, old: usize, new: usize) -> Vec<Hash> {
+        match old {
+            0 => vec![],
+            _ => subproof(old, &self.levels[0][..new], true),
+        }
+    }
+
+    /// The tlog-proof of entry `index` under a checkpoint of the first `size`
+    /// entries, whose note is given.
+    pub(crate) fn tlog_proof(&self, index: usize, size: usize, note: String) -> String {
+        let proof = TlogProof {
+            extra: None,
+            index: Index::new(index as u64).expect("below 2^53"),
+            path: audit_path(index, &self.levels[0][..size]),
+            checkpoint: note,
+        };
+        proof.to_string()
+    }
+
     pub(crate) fn receipt(&self, index: usize, leaf: Hash) -> Receipt {
         let index = Index::new(index as u64).expect("below 2^53");
         Receipt::new(self.key().origin().clone(), index, leaf)
@@ -208,6 +229,40 @@ pub(crate) fn tree_head(leaves: &[Hash]) -> Hash {
             Hash::node(&tree_head(&leaves[..split]), &tree_head(&leaves[split..]))
         }
     }
+}
+
+/// RFC 6962 section 2.1.1, as it is written.
+fn audit_path(index: usize, leaves: &[Hash]) -> Vec<Hash> {
+    if leaves.len() == 1 {
+        return vec![];
+    }
+    let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+    let (mut path, sibling) = if index < left.len() {
+        (audit_path(index, left), right)
+    } else {
+        (audit_path(index - left.len(), right), left)
+    };
+    path.push(tree_head(sibling));
+    path
+}
+
+/// RFC 6962 section 2.1.2, as it is written.
+fn subproof(old: usize, leaves: &[Hash], whole: bool) -> Vec<Hash> {
+    if old == leaves.len() {
+        return if whole {
+            vec![]
+        } else {
+            vec![tree_head(leaves)]
+        };
+    }
+    let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+    let (mut proof, other) = if old <= left.len() {
+        (subproof(old, left, whole), right)
+    } else {
+        (subproof(old - left.len(), right, false), left)
+    };
+    proof.push(tree_head(other));
+    proof
 }
 
 /// A key that the forger holds.
