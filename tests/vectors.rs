@@ -12,6 +12,7 @@ use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use protocol::anchor::ChainLog;
 use protocol::checkpoint::Checkpoint;
 use protocol::cosignature::{Cosigner, CosignerKey};
 use protocol::entry::{Body, Entry, Log};
@@ -199,6 +200,27 @@ const FILES: &[(&str, &[(&str, Consumer)])] = &[
         ],
     ),
     (
+        "anchors.json",
+        &[
+            ("logs", |c| {
+                let log = chain_log(c);
+                log.identity() == c.hash("identity")
+                    && log.domain_separator() == *c.hash("domain_separator").as_bytes()
+                    && log.contract() == address(c, "contract")
+            }),
+            ("checkpoints", checkpoint_digest),
+            ("retirements", |c| {
+                let next = c.field("next_vkey").as_str().map(|vkey| {
+                    let key = VerifierKey::parse(vkey).expect("a vkey");
+                    ChainLog::new(&key, address(c, "next_evm_key"))
+                });
+                chain_log(c).retirement_digest(next.as_ref()) == *c.hash("digest").as_bytes()
+            }),
+            // That the signatures are refused is for the contract's tests.
+            ("signatures_bad", checkpoint_digest),
+        ],
+    ),
+    (
         "bundles.json",
         &[
             ("good", good_bundle),
@@ -257,6 +279,20 @@ fn every_vector_file_has_consumers() {
     let consumed = FILES.iter().map(|(name, _)| *name).chain([CREDENTIALS]);
     let consumed: BTreeSet<String> = consumed.map(str::to_owned).collect();
     assert_eq!(made, consumed);
+}
+
+fn address(case: &Case, name: &str) -> Address {
+    Address::from_canonical(case.text(name)).expect("an address")
+}
+
+fn chain_log(case: &Case) -> ChainLog {
+    ChainLog::new(&case.key(), address(case, "evm_key"))
+}
+
+fn checkpoint_digest(case: &Case) -> bool {
+    let time = Time::from_secs(case.number("time")).expect("below 2^53");
+    let said = (size(case.number("size")), case.hash("root"), time);
+    chain_log(case).checkpoint_digest(said.0, said.1, said.2) == *case.hash("digest").as_bytes()
 }
 
 /// What `protocol` does not decide, but a gateway: whom a request's headers identify.

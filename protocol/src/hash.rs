@@ -142,7 +142,7 @@ pub fn response_commitment(provider: &str, response_id: &str) -> Hash {
 
 /// SHA-256(domain || 0x00 || len(p1) || p1 || len(p2) || p2 ..), lengths as
 /// 4 bytes big-endian, so that no two lists of parts give the same input.
-fn commit(domain: &str, parts: &[&[u8]]) -> Hash {
+pub(crate) fn commit(domain: &str, parts: &[&[u8]]) -> Hash {
     let mut input = Vec::with_capacity(128);
     input.extend_from_slice(domain.as_bytes());
     input.push(0);

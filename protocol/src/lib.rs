@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod anchor;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod entry;

@@ -3,7 +3,7 @@
 
 Everything here follows PROTOCOL.md and what it refers to (RFC 6962, RFC 8032,
 RFC 9162, C2SP signed-note, tlog-checkpoint, tlog-tiles, tlog-proof,
-tlog-cosignature, tlog-policy, tlog-witness), never the Rust code: two
+tlog-cosignature, tlog-policy, tlog-witness, EIP-712, EIP-1014), never the Rust code: two
 implementations that agree only because one was copied from the other prove
 nothing. Deterministic: the same files each time.
 
@@ -23,6 +23,8 @@ import sys
 import uuid
 from pathlib import Path
 
+from cryptography.hazmat.primitives import hashes as digests
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -392,6 +394,169 @@ def tlog_proof(index, path, checkpoint, extra=None):
 
 def add_checkpoint(old, proof, checkpoint):
     return f"old {old}\n{hash_lines(proof)}\n{checkpoint}"
+
+
+# --- 13 Anchors --------------------------------------------------------------
+
+ROTATIONS = [
+    [0, 36, 3, 41, 18], [1, 44, 10, 45, 2], [62, 6, 43, 15, 61], [28, 55, 25, 21, 56], [27, 20, 39, 8, 14]
+]
+
+
+def rotated(value, by):
+    return (value << by | value >> 64 - by) & (1 << 64) - 1
+
+
+def round_constants():
+    """FIPS 202 section 3.2.5."""
+    register = 1
+    for _ in range(24):
+        constant = 0
+        for j in range(7):
+            if register & 1:
+                constant |= 1 << (1 << j) - 1
+            register = register << 1 ^ (0x171 if register & 0x80 else 0)
+        yield constant
+
+
+def permuted(a):
+    """Keccak-f[1600] (FIPS 202 section 3.3); lane (x, y) is a[x][y]."""
+    for constant in round_constants():
+        c = [a[x][0] ^ a[x][1] ^ a[x][2] ^ a[x][3] ^ a[x][4] for x in range(5)]
+        d = [c[x - 1] ^ rotated(c[(x + 1) % 5], 1) for x in range(5)]
+        b = [[0] * 5 for _ in range(5)]
+        for x in range(5):
+            for y in range(5):
+                b[y][(2 * x + 3 * y) % 5] = rotated(a[x][y] ^ d[x], ROTATIONS[x][y])
+        a = [[b[x][y] ^ (~b[(x + 1) % 5][y] & b[(x + 2) % 5][y]) for y in range(5)] for x in range(5)]
+        a[0][0] ^= constant
+    return a
+
+
+def keccak(*parts):
+    """Keccak-256 with the padding that came before SHA-3's."""
+    data = b"".join(parts)
+    pad = 136 - len(data) % 136
+    data += b"\x81" if pad == 1 else b"\x01" + bytes(pad - 2) + b"\x80"
+    lanes = [[0] * 5 for _ in range(5)]
+    for block in range(0, len(data), 136):
+        for i in range(17):
+            lanes[i % 5][i // 5] ^= int.from_bytes(data[block + 8 * i : block + 8 * i + 8], "little")
+        lanes = permuted(lanes)
+    return b"".join(lanes[i][0].to_bytes(8, "little") for i in range(4))
+
+
+assert keccak(b"").hex() == "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
+
+class EvmKey:
+    """A secp256k1 key and its address."""
+
+    def __init__(self, seed):
+        self.secret = ec.derive_private_key(int.from_bytes(seed, "big"), ec.SECP256K1())
+        point = self.secret.public_key().public_numbers()
+        self.address = "0x" + keccak(word(point.x), word(point.y))[12:].hex()
+
+    def sign(self, digest):
+        """r, s and v: the nonce by RFC 6979 with SHA-256, the lower s, v by trying both."""
+        scheme = ec.ECDSA(utils.Prehashed(digests.SHA256()), deterministic_signing=True)
+        r, s = utils.decode_dss_signature(self.secret.sign(digest, scheme))
+        s = min(s, ORDER - s)
+        [v] = [v for v in (27, 28) if recovered(digest, r, s, v) == self.address]
+        return word(r) + word(s) + bytes([v])
+
+
+FIELD = 2**256 - 2**32 - 977
+GENERATOR = (
+    0x79BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798,
+    0x483ADA7726A3C4655DA4FBFC0E1108A8FD17B448A68554199C47D08FFB10D4B8,
+)
+
+
+def added(a, b):
+    """The sum of two points of secp256k1; None is the neutral one."""
+    if a is None or b is None:
+        return a or b
+    if a[0] == b[0] and (a[1] + b[1]) % FIELD == 0:
+        return None
+    if a == b:
+        slope = 3 * a[0] ** 2 * pow(2 * a[1], -1, FIELD)
+    else:
+        slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, FIELD)
+    x = (slope**2 - a[0] - b[0]) % FIELD
+    return x, (slope * (a[0] - x) - a[1]) % FIELD
+
+
+def multiplied(n, point):
+    total = None
+    while n:
+        if n & 1:
+            total = added(total, point)
+        point = added(point, point)
+        n >>= 1
+    return total
+
+
+def recovered(digest, r, s, v):
+    """The address whose signature it is (SEC 1 section 4.1.6)."""
+    y = pow(r**3 + 7, (FIELD + 1) // 4, FIELD)
+    if y & 1 != v - 27:
+        y = FIELD - y
+    inverse = pow(r, -1, ORDER)
+    message = int.from_bytes(digest, "big")
+    point = added(multiplied(s * inverse % ORDER, (r, y)), multiplied(-message * inverse % ORDER, GENERATOR))
+    return "0x" + keccak(word(point[0]), word(point[1]))[12:].hex()
+
+
+def word(value):
+    """A number in 32 bytes."""
+    return value.to_bytes(32, "big")
+
+
+def address_word(address):
+    return bytes(12) + bytes.fromhex(address[2:])
+
+
+def identity_of(key):
+    return commit("tallystick/log/v1", key.origin.encode(), key.public)
+
+
+def domain_separator(key):
+    kind = keccak(b"EIP712Domain(string name,string version,bytes32 salt)")
+    return keccak(kind, keccak(b"Tallystick"), keccak(b"1"), identity_of(key))
+
+
+def typed(key, *words):
+    return keccak(b"\x19\x01", domain_separator(key), keccak(*words))
+
+
+def checkpoint_digest(key, size, root, time):
+    kind = keccak(b"Checkpoint(uint64 size,bytes32 root,uint64 time)")
+    return typed(key, kind, word(size), root, word(time))
+
+
+def retirement_digest(key, successor):
+    kind = keccak(b"Retirement(string origin,bytes32 logKey,address evmKey)")
+    if successor is None:
+        return typed(key, kind, keccak(b""), bytes(32), bytes(32))
+    following, evm = successor
+    return typed(key, kind, keccak(following.origin.encode()), following.public, address_word(evm.address))
+
+
+def init_code(key, evm):
+    code = bytes.fromhex((HERE / "../../anchor/contract/creation.hex").read_text())
+    name = key.origin.encode()
+    padded = name + bytes(-len(name) % 32)
+    return code + word(96) + key.public + address_word(evm.address) + word(len(name)) + padded
+
+
+DEPLOYER = bytes.fromhex("4e59b44847b379578588920ca78fbf26c0b4956c")
+
+
+def contract_address(key, evm):
+    return "0x" + keccak(b"\xff", DEPLOYER, bytes(32), keccak(init_code(key, evm)))[12:].hex()
 
 
 # --- 4 Entries ---------------------------------------------------------------
@@ -1985,6 +2150,85 @@ def log():
         "receipts": [{"vkey": LOG.vkey, "file": receipt_file(i)} for i in range(1, size)],
         "receipts_proven": [{"vkey": LOG.vkey, "file": proven(i)} for i in range(1, size)],
         "receipts_bad": [{"name": n, "vkey": LOG.vkey, "file": f} for n, f in bad_receipt_files.items()],
+    }
+
+
+@vectors
+def anchors():
+    """What a log says to EVM chains (section 13)."""
+    evm, thief = EvmKey(drawn("evm key")), EvmKey(drawn("another evm key"))
+    long = Key("label." * 8 + "org/" + "p" * 48, drawn("long"))
+    assert len(long.origin) == 100
+    logs = [(LOG, evm), (PATHED, EvmKey(drawn("pathed evm key"))), (long, evm), (Key("a.b", drawn("log")), evm)]
+
+    def of(key, evm):
+        return {"origin": key.origin, "vkey": key.vkey, "evm_key": evm.address}
+
+    def said(key, evm, size, root, time, signature=None):
+        digest = checkpoint_digest(key, size, root, time)
+        signature = evm.sign(digest) if signature is None else signature(digest)
+        return of(key, evm) | {
+            "size": size, "root": root.hex(), "time": time, "digest": digest.hex(), "signature": signature.hex(),
+        }
+
+    root, now = sha256(b"root"), 1760000000
+    retirements = [(LOG, evm, logs[1]), (LOG, evm, None), (long, evm, (LOG, evm))]
+
+    def split(signature):
+        return int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
+
+    def twin(digest):
+        r, s, v = split(evm.sign(digest))
+        return word(r) + word(ORDER - s) + bytes([55 - v])
+
+    bad = {
+        "s in the upper half of the order": twin,
+        "the other v": lambda d: evm.sign(d)[:64] + bytes([55 - evm.sign(d)[64]]),
+        "v of 0 or 1": lambda d: evm.sign(d)[:64] + bytes([evm.sign(d)[64] - 27]),
+        "v of EIP-155": lambda d: evm.sign(d)[:64] + bytes([evm.sign(d)[64] + 10]),
+        "r of 0": lambda d: bytes(32) + evm.sign(d)[32:],
+        "s of 0": lambda d: evm.sign(d)[:32] + bytes(32) + evm.sign(d)[64:],
+        "r of the order": lambda d: word(ORDER) + evm.sign(d)[32:],
+        "no v": lambda d: evm.sign(d)[:64],
+        "a byte more": lambda d: evm.sign(d) + b"\0",
+        "nothing": lambda d: b"",
+        "another key": thief.sign,
+        "another size": lambda d: evm.sign(checkpoint_digest(LOG, 8, root, now)),
+        "another time": lambda d: evm.sign(checkpoint_digest(LOG, 7, root, now + 1)),
+        "another log": lambda d: evm.sign(checkpoint_digest(PATHED, 7, root, now)),
+        "a retirement": lambda d: evm.sign(retirement_digest(LOG, None)),
+        "signed as a personal message (EIP-191)": lambda d: evm.sign(
+            keccak(b"\x19Ethereum Signed Message:\n32", d)
+        ),
+    }
+    return {
+        "logs": [
+            of(key, evm)
+            | {
+                "identity": identity_of(key).hex(),
+                "domain_separator": domain_separator(key).hex(),
+                "contract": contract_address(key, evm),
+            }
+            for key, evm in logs
+        ],
+        "checkpoints": [
+            said(key, evm, *values)
+            for key, evm in logs
+            for values in [
+                (1, sha256(b""), 0), (7, root, now), (2**32 - 1, root, 2**53 - 1), (2**32, bytes(32), now),
+            ]
+        ],
+        "retirements": [
+            of(key, evm)
+            | {
+                "next_vkey": after and after[0].vkey,
+                "next_evm_key": after and after[1].address,
+                "digest": retirement_digest(key, after).hex(),
+                "signature": evm.sign(retirement_digest(key, after)).hex(),
+            }
+            for key, evm, after in retirements
+        ],
+        "signatures_bad": [{"name": name} | said(LOG, evm, 7, root, now, sign) for name, sign in bad.items()],
     }
 
 
