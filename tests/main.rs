@@ -24,3 +24,4 @@ mod sessions;
 mod several;
 mod vectors;
 mod websocket;
+mod witnesses;
