@@ -40,11 +40,12 @@ fn never(folder: &str, words: &[&str]) {
 
 #[test]
 fn rooms_see_only_those_below_them() {
-    // server -> {proxy, api, web} -> {log, usage} -> store -> protocol
+    // server -> {proxy, api, web} -> {witness, usage} -> log -> store -> protocol
     never(
         "gateway/src/store",
         &[
             "crate::log",
+            "crate::witness",
             "crate::proxy",
             "crate::api",
             "crate::web",
@@ -57,6 +58,7 @@ fn rooms_see_only_those_below_them() {
     never(
         "gateway/src/log",
         &[
+            "crate::witness",
             "crate::proxy",
             "crate::api",
             "crate::web",
@@ -81,6 +83,17 @@ fn rooms_see_only_those_below_them() {
         ],
     );
     never(
+        "gateway/src/witness",
+        &[
+            "crate::proxy",
+            "crate::api",
+            "crate::web",
+            "crate::usage",
+            "crate::server",
+            "axum",
+        ],
+    );
+    never(
         "gateway/src/proxy",
         &["crate::api", "crate::web", "crate::store", "crate::server"],
     );
@@ -93,6 +106,29 @@ fn rooms_see_only_those_below_them() {
             "crate::usage",
         ],
     );
+}
+
+#[test]
+fn what_is_made_of_a_witnesss_answers_is_pure() {
+    let pure = ["answer", "choice", "enlisted", "pace"];
+    let files = sources("gateway/src/witness").into_iter();
+    let files = files.filter(|(path, _)| pure.iter().any(|f| path.ends_with(&format!("/{f}.rs"))));
+    let mut read = 0;
+    for (path, code) in files {
+        let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in [
+            "async",
+            ".await",
+            "now()",
+            "metrics::",
+            "tracing::",
+            "Store",
+        ] {
+            assert!(!code.contains(word), "{path} must not say {word:?}");
+        }
+        read += 1;
+    }
+    assert_eq!(read, pure.len());
 }
 
 #[test]

@@ -27,3 +27,4 @@ mod several;
 mod vectors;
 mod websocket;
 mod witness;
+mod witnesses;

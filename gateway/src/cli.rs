@@ -71,7 +71,21 @@ struct Options {
     #[arg(long, env = "TALLY_ORIGIN", value_name = "NAME")]
     origin: Option<String>,
 
-    /// A TOML file with these settings (listen, data_dir, origin, log_format,
+    /// Witnesses that are asked to cosign every checkpoint, and how many of
+    /// them must have before it is served: a C2SP tlog-policy file, the same
+    /// that verifiers use. For two of three:
+    ///
+    ///   witness w1 w1.example+7a6f2d2f+BE.. https://w1.example/submit
+    ///   witness w2 .. (and w3)
+    ///   group all-of-them 2 w1 w2 w3
+    ///   quorum all-of-them
+    ///
+    /// Each witness's operator must know this log by its key first. Calls and
+    /// receipts never wait for witnesses; /api/witnesses says how they fare.
+    #[arg(long, env = "TALLY_POLICY", value_name = "FILE", verbatim_doc_comment)]
+    policy: Option<PathBuf>,
+
+    /// A TOML file with these settings (listen, data_dir, origin, policy, log_format,
     /// and a table [upstreams]); flags and environment win over it.
     #[arg(long, env = "TALLY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -130,6 +144,7 @@ impl Options {
             data_dir,
             database_url,
             origin,
+            policy,
             config,
             upstreams,
             log_format,
@@ -143,6 +158,7 @@ impl Options {
             data_dir,
             database_url,
             origin,
+            policy,
             upstreams,
             log_format,
             strict_passthrough,

@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::store::Database;
 use crate::usage::Dialect;
+use crate::witness::enlisted::{EnlistError, Witnesses};
 
 /// Path segments that are the gateway's own, so no upstream may be called so.
 pub const RESERVED: &[&str] = &[
@@ -61,6 +62,8 @@ pub struct Config {
     pub origin: Option<Origin>,
     /// Providers by name.
     pub upstreams: BTreeMap<String, Upstream>,
+    /// Who is asked to cosign checkpoints, and how many of them must.
+    pub witnesses: Option<Witnesses>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Ports of hosts that clients may name; none: they may name none.
@@ -165,6 +168,8 @@ pub struct Given {
     pub database_url: Option<String>,
     /// `--origin`
     pub origin: Option<String>,
+    /// `--policy`
+    pub policy: Option<PathBuf>,
     /// `--upstream`
     pub upstreams: Vec<NamedUrl>,
     /// `--log-format`
@@ -210,6 +215,24 @@ pub enum ConfigError {
         "the database URL does not begin with postgres://; without one the log is kept in SQLite, in the data directory"
     )]
     DatabaseUrl,
+    /// The witness policy can't be read.
+    #[error("the witness policy {} can't be read", path.display())]
+    ReadPolicy {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The witness policy is not what it should be.
+    #[error("the witness policy {} can't be used: {source}", path.display())]
+    Policy {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: EnlistError,
+    },
     /// The origin is none.
     #[error(transparent)]
     Origin(#[from] OriginError),
@@ -230,6 +253,7 @@ struct File {
     data_dir: Option<PathBuf>,
     database_url: Option<String>,
     origin: Option<String>,
+    policy: Option<PathBuf>,
     log_format: Option<LogFormat>,
     strict_passthrough: Option<bool>,
     #[serde(default)]
@@ -335,6 +359,7 @@ impl Config {
         {
             return Err(ConfigError::DatabaseUrl);
         }
+        let policy = given.policy.or(file.policy);
         let seconds = |given: Option<u64>, usual| Duration::from_secs(given.unwrap_or(usual));
         Ok(Self {
             listen,
@@ -345,6 +370,7 @@ impl Config {
             database_url,
             origin: origin.map(|text| Origin::parse(&text)).transpose()?,
             upstreams,
+            witnesses: policy.as_deref().map(witnesses).transpose()?,
             log_format: given.log_format.or(file.log_format).unwrap_or_default(),
             custom_ports: if given.custom_ports.is_empty() {
                 file.custom_ports.into_iter().collect()
@@ -493,6 +519,17 @@ impl std::str::FromStr for NamedUrl {
     }
 }
 
+fn witnesses(path: &Path) -> Result<Witnesses, ConfigError> {
+    let text = std::fs::read(path).map_err(|source| ConfigError::ReadPolicy {
+        path: path.into(),
+        source,
+    })?;
+    Witnesses::parse(&text).map_err(|source| ConfigError::Policy {
+        path: path.into(),
+        source,
+    })
+}
+
 fn read(path: &Path) -> Result<File, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.into(),
@@ -580,5 +617,34 @@ mod tests {
         assert_eq!(local.dialect, Dialect::Ollama);
         assert!(config.upstreams["openai"].asks_for_usage);
         assert_eq!(config.data_dir, Path::new("tally-data"));
+    }
+
+    #[test]
+    fn a_policy_is_named_by_the_file_or_the_flag() {
+        let folder = std::env::temp_dir().join(format!("tally-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&folder).expect("a fresh folder");
+        let (policy, file) = (folder.join("policy"), folder.join("toml"));
+        std::fs::write(&policy, "quorum none\n").expect("ours");
+        std::fs::write(&file, format!("policy = {policy:?}\n")).expect("ours");
+        let given = |config: Option<&PathBuf>, policy: Option<&PathBuf>| Given {
+            config: config.cloned(),
+            policy: policy.cloned(),
+            ..Given::default()
+        };
+        let missing = folder.join("missing");
+        for (given, expected) in [
+            (given(Some(&file), None), "policy can't be used: no witness"),
+            (
+                given(None, Some(&policy)),
+                "policy can't be used: no witness",
+            ),
+            (given(Some(&file), Some(&missing)), "missing can't be read"),
+        ] {
+            let error = Config::resolve(given).expect_err(expected).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let without = Config::resolve(Given::default()).expect("valid");
+        assert!(without.witnesses.is_none());
+        std::fs::remove_dir_all(&folder).expect("ours");
     }
 }

@@ -2,12 +2,13 @@
 //! turns the providers' own usage numbers into a verifiable log.
 //!
 //! ```text
-//! server -> {proxy, api, web} -> {log, usage} -> ledger -> store -> protocol
+//! server -> {proxy, api, web} -> {witness, usage} -> log -> ledger -> store -> protocol
 //! ```
 
 pub mod api;
 pub mod cli;
 pub mod config;
+mod connect;
 pub mod demo;
 pub mod keys;
 pub mod ledger;
@@ -18,6 +19,7 @@ pub mod server;
 pub mod store;
 pub mod usage;
 pub mod web;
+pub mod witness;
 
 #[cfg(test)]
 #[path = "../../tests/postgres.rs"]

@@ -33,7 +33,8 @@ use crate::keys::{DataDir, DataDirError, default_origin};
 use crate::log::calls::Calls;
 use crate::log::head::{HeadError, HeadFile};
 use crate::log::pool::{Pool, Submission};
-use crate::log::replica::Committed;
+use crate::log::publish::Published;
+use crate::log::replica::{Committed, Health};
 use crate::log::sequencer::{Clock, system_clock};
 use crate::log::sign::ReceiptSigner;
 use crate::log::turns::{Joined, Log};
@@ -42,6 +43,8 @@ use crate::proxy::Proxy;
 use crate::reply::Reply;
 use crate::store::{AppendError, Database, Record, Store, StoreError};
 use crate::web;
+use crate::witness::roster::Roster;
+use crate::witness::{WitnessError, Witnessing};
 
 /// How long what is in flight may take to finish once shutdown begins.
 const GRACE: Duration = Duration::from_secs(15);
@@ -115,6 +118,11 @@ pub enum ServerError {
     /// The stored log has another key.
     #[error("the key files in {} are not those of the log in its database; restore them from a backup, or copy them from another gateway of this log", .0.display())]
     ForeignKey(PathBuf),
+    /// The witness policy is for other logs.
+    #[error(
+        "the witness policy lists logs, but not this one; add the line `log {0}`, or remove the others"
+    )]
+    ForeignPolicy(Box<VerifierKey>),
     /// Entry 0 can't be read.
     #[error("the database does not hold a log: entry 0 is not what it should be")]
     NoLog,
@@ -215,14 +223,12 @@ impl Server {
         let replica = log.replica();
         let committed = replica.committed();
         let (health, sums) = (replica.health(), replica.sums());
-        let first = committed.borrow().clone();
-        let (publisher, published) = watch::channel(first);
-        tokio::spawn(publish::run(
-            committed.clone(),
-            publisher,
-            head_file,
-            health.clone(),
-        ));
+        let publication =
+            publication(config, &verifier, &store, &committed, &health, head_file).await;
+        let (published, witnesses) = publication.map_err(|error| match error {
+            Unsettled::Store(source) => failed(source),
+            Unsettled::Other(error) => error,
+        })?;
         tokio::spawn(store.clone().maintain());
         let log = tokio::task::spawn_blocking(writer(log, Arc::clone(&pool)));
 
@@ -236,6 +242,7 @@ impl Server {
             calls: calls.clone(),
             committed: committed.clone(),
             published,
+            witnesses,
             health,
             metrics: recorder(),
             clock,
@@ -338,6 +345,43 @@ impl Server {
             Err(_) => Err(ServerError::Unstored),
         }
     }
+}
+
+/// Begins publishing: with the witnesses of the policy, if there is one.
+async fn publication(
+    config: &Config,
+    verifier: &VerifierKey,
+    store: &Store,
+    committed: &watch::Receiver<Committed>,
+    health: &Health,
+    head: HeadFile,
+) -> Result<(watch::Receiver<Published>, Option<Roster>), Unsettled> {
+    let Some(witnesses) = config.witnesses.clone() else {
+        // What was published with witnesses is older than what is served now.
+        store.unpublish().await.map_err(Unsettled::Store)?;
+        let (publisher, published) = watch::channel(Published::from(&*committed.borrow()));
+        tokio::spawn(publish::run(
+            committed.clone(),
+            publisher,
+            head,
+            health.clone(),
+        ));
+        return Ok((published, None));
+    };
+    if !witnesses.accept(verifier) {
+        let foreign = ServerError::ForeignPolicy(Box::new(verifier.clone()));
+        return Err(Unsettled::Other(foreign));
+    }
+    let (key, store) = (verifier.clone(), store.clone());
+    let log = (committed.clone(), health.clone(), head);
+    let opened = Witnessing::open(witnesses, key, store, log);
+    let witnessing = opened.await.map_err(|error| match error {
+        WitnessError::Store(source) => Unsettled::Store(source),
+        WitnessError::Authorities(source) => Unsettled::Other(ServerError::Authorities(source)),
+    })?;
+    let (published, roster) = (witnessing.published(), witnessing.roster());
+    witnessing.spawn();
+    Ok((published, Some(roster)))
 }
 
 /// Runs the sequencer on a thread of its own: it talks to the database in

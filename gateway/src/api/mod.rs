@@ -7,6 +7,7 @@ mod proofs;
 mod records;
 mod sums;
 mod tiles;
+mod witnesses;
 
 use std::sync::Arc;
 
@@ -24,10 +25,12 @@ use utoipa::OpenApi;
 
 use crate::ledger::Shared;
 use crate::log::calls::Calls;
+use crate::log::publish::Published;
 use crate::log::replica::{Committed, Health};
 use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::Store;
+use crate::witness::roster::Roster;
 pub use tiles::TileCache;
 
 /// What the handlers see.
@@ -46,7 +49,9 @@ pub struct Api {
     /// The newest durable state.
     pub committed: watch::Receiver<Committed>,
     /// What `/checkpoint` answers.
-    pub published: watch::Receiver<Committed>,
+    pub published: watch::Receiver<Published>,
+    /// How the witnesses fare, if there are any.
+    pub witnesses: Option<Roster>,
     /// Whether records can be stored.
     pub health: Health,
     /// Renders `/metrics`.
@@ -77,6 +82,7 @@ pub struct Api {
         sums::leaderboard,
         sums::model_leaderboard,
         sums::wallet,
+        witnesses::witnesses,
         tiles::checkpoint,
         tiles::tile,
         operator::healthz,
@@ -112,6 +118,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/leaderboard", get(sums::leaderboard))
         .route("/api/leaderboard/model", get(sums::model_leaderboard))
         .route("/api/wallet/{addr}", get(sums::wallet))
+        .route("/api/witnesses", get(witnesses::witnesses))
         .route("/healthz", get(operator::healthz))
         .route("/readyz", get(operator::readyz))
         .route("/metrics", get(operator::metrics))

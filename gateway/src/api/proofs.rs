@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Api, query, store_failed};
-use crate::log::replica::Committed;
+use crate::log::publish::Published;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::StoreError;
 
@@ -152,9 +152,7 @@ impl Api {
     /// The tlog-proof of an entry under the newest published checkpoint;
     /// `None` where that does not cover it.
     pub(super) async fn tlog_proof(&self, index: Index) -> Result<Option<String>, ApiError> {
-        let Committed {
-            checkpoint, note, ..
-        } = self.published.borrow().clone();
+        let Published { checkpoint, note } = self.published.borrow().clone();
         if index.get() >= checkpoint.size().get() {
             return Ok(None);
         }

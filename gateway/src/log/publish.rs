@@ -1,11 +1,13 @@
-//! Publication: what `/checkpoint` answers.
+//! Publication: what `/checkpoint` answers, where no witness is waited for.
 //!
 //! The newest committed checkpoint, at most once a second, once the head file
-//! is on the disk with it. Witnesses will be waited for here.
+//! is on the disk with it. With a witness policy [`crate::witness`] publishes
+//! instead.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::checkpoint::Checkpoint;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -13,13 +15,31 @@ use super::head::{HeadError, HeadFile};
 use super::replica::{Committed, Health};
 
 /// A new checkpoint is published at most this often.
-const INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A checkpoint as it is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Size and root.
+    pub checkpoint: Checkpoint,
+    /// The signed note, cosignatures included.
+    pub note: Arc<str>,
+}
+
+impl From<&Committed> for Published {
+    fn from(committed: &Committed) -> Self {
+        Self {
+            checkpoint: committed.checkpoint.clone(),
+            note: Arc::clone(&committed.note),
+        }
+    }
+}
 
 /// Publishes until the sequencer ends; `published` starts with what is
 /// committed already, and in `head`.
 pub async fn run(
     mut committed: watch::Receiver<Committed>,
-    published: watch::Sender<Committed>,
+    published: watch::Sender<Published>,
     head: HeadFile,
     health: Health,
 ) {
@@ -30,7 +50,7 @@ pub async fn run(
         next = Instant::now() + INTERVAL;
         match kept(head.clone(), Arc::clone(&newest.note)).await {
             Ok(()) => {
-                published.send_replace(newest);
+                published.send_replace(Published::from(&newest));
                 health.publishes(true);
             }
             Err(error) => {
@@ -43,7 +63,8 @@ pub async fn run(
     }
 }
 
-async fn kept(head: HeadFile, note: Arc<str>) -> Result<(), HeadError> {
+/// Has the head file on the disk with a checkpoint.
+pub(crate) async fn kept(head: HeadFile, note: Arc<str>) -> Result<(), HeadError> {
     let synced = tokio::task::spawn_blocking(move || head.sync(&note));
     synced.await.expect("it does not panic and is not aborted")
 }
@@ -74,7 +95,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("tally-publish-{}", Uuid::now_v7()));
         let (head, health) = (HeadFile::at(folder.join("log.head")), Health::default());
         let (commit, follows) = watch::channel(committed(1));
-        let (publisher, mut published) = watch::channel(committed(1));
+        let (publisher, mut published) = watch::channel(Published::from(&committed(1)));
         tokio::spawn(run(follows, publisher, head, health.clone()));
         // The folder is not there yet.
         commit.send_replace(committed(2));

@@ -71,7 +71,7 @@ impl Health {
         self.0.failing.store(false, Ordering::Relaxed);
     }
 
-    pub(super) fn publishes(&self, publishes: bool) {
+    pub(crate) fn publishes(&self, publishes: bool) {
         self.0.unpublished.store(!publishes, Ordering::Relaxed);
     }
 

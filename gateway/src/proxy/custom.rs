@@ -21,8 +21,9 @@ use protocol::name::Name;
 use protocol::record::Source;
 use tower::Service;
 
-use super::{connections, upstream};
+use super::connections;
 use crate::config::{Base, Upstream};
+use crate::connect::{https, tls, tune};
 use crate::usage::Dialect;
 
 /// Names that never mean a host on the internet (RFC 6761, RFC 6762, RFC 8375).
@@ -132,8 +133,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 /// A client for hosts that clients name.
 pub(super) fn client(connect_within: Duration) -> io::Result<Client> {
-    let http = upstream::tune(HttpConnector::new_with_resolver(Public), connect_within);
-    Ok(Client::new(upstream::https(upstream::tls()?, http)))
+    let http = tune(HttpConnector::new_with_resolver(Public), connect_within);
+    Ok(Client::new(https(tls()?, http)))
 }
 
 /// Resolves a name, and refuses it if any of its addresses is not public.

@@ -17,17 +17,31 @@ use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use super::StoreError;
 
-const SQLITE: &[(i64, &str, &str)] = &[(
-    1,
-    "log",
-    include_str!("../../../migrations/sqlite/0001_log.sql"),
-)];
+const SQLITE: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "log",
+        include_str!("../../../migrations/sqlite/0001_log.sql"),
+    ),
+    (
+        2,
+        "published",
+        include_str!("../../../migrations/sqlite/0002_published.sql"),
+    ),
+];
 
-const POSTGRES: &[(i64, &str, &str)] = &[(
-    1,
-    "log",
-    include_str!("../../../migrations/postgres/0001_log.sql"),
-)];
+const POSTGRES: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "log",
+        include_str!("../../../migrations/postgres/0001_log.sql"),
+    ),
+    (
+        2,
+        "published",
+        include_str!("../../../migrations/postgres/0002_published.sql"),
+    ),
+];
 
 /// How much SQLite's write-ahead log holds, about, when it is folded into the
 /// file: little, since an append that comes meanwhile waits for the disk.

@@ -11,6 +11,7 @@ mod engine;
 mod inbox;
 mod lease;
 mod postgres;
+mod published;
 mod read;
 mod sqlite;
 
@@ -261,10 +262,11 @@ mod tests {
         }
     }
 
-    const BOTH: [&str; 4] = [
+    const BOTH: [&str; 5] = [
         include_str!("append.rs"),
         include_str!("lease.rs"),
         include_str!("mod.rs"),
+        include_str!("published.rs"),
         include_str!("read.rs"),
     ];
 
@@ -311,7 +313,7 @@ mod tests {
             on_postgres += 1;
         }
         assert!(
-            on_sqlite >= 18 && on_postgres >= 25,
+            on_sqlite >= 21 && on_postgres >= 28,
             "{on_sqlite}, {on_postgres}"
         );
         std::fs::remove_dir_all(&folder).expect("our folder");
