@@ -28,16 +28,16 @@ static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Runtime::new().expect("threads can be started"));
 
 /// A witness that runs, killed when dropped.
-struct Witness {
+pub(crate) struct Witness {
     child: Child,
-    url: String,
-    key: CosignerKey,
-    full: Option<CosignerKey>,
+    pub(crate) url: String,
+    pub(crate) key: CosignerKey,
+    pub(crate) full: Option<CosignerKey>,
 }
 
 impl Witness {
     /// Starts one with its keys and its state in `folder`.
-    fn start(folder: &Folder, arguments: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Folder, arguments: &[&str]) -> Self {
         let path = |name| folder.path().join(name);
         let mut child = Command::new(program("sentinel"))
             .args(["witness", "--json", "--listen", "127.0.0.1:0"])

@@ -2,6 +2,7 @@
 //! whatever they do costs nobody else anything.
 
 mod others;
+mod ours;
 mod stand_in;
 
 use std::fs;

@@ -5,7 +5,7 @@
 //! cost as much for one as for fifty.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::entry::Body;
@@ -44,7 +44,7 @@ pub struct Submission {
 #[derive(Debug, Default)]
 pub struct Pool {
     waiting: Mutex<Waiting>,
-    arrived: Notify,
+    arrived: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -70,9 +70,14 @@ impl Pool {
         waiting.submissions.push(submission);
         // Who takes a group waits for its first, and then for what ends it.
         let wakes = waiting.submissions.len() == 1 || waiting.is_ready();
+        let urgent = waiting.urgent;
         drop(waiting);
-        if wakes {
+        if urgent {
             self.arrived.notify_one();
+        } else if wakes {
+            // After the answer is on its way, of which this task has the rest.
+            let arrived = Arc::clone(&self.arrived);
+            tokio::spawn(async move { arrived.notify_one() });
         }
     }
 
