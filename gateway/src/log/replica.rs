@@ -313,7 +313,7 @@ fn add(sums: &mut Ledger, record: &Record) -> Result<(), StoreError> {
 fn usage(body: &Body) -> Option<&protocol::record::Usage> {
     match body {
         Body::Usage(usage) => Some(usage),
-        Body::Log(_) => None,
+        Body::Log(_) | Body::Binding(_) | Body::Totals(_) => None,
     }
 }
 
