@@ -43,6 +43,8 @@ use crate::{forge, python};
 mod bindings;
 mod totals;
 
+pub(crate) use totals::wallet_proof;
+
 /// Says whether the code under test meets one case.
 type Consumer = fn(&Case) -> bool;
 

@@ -105,6 +105,12 @@ struct Options {
     #[arg(long, env = "TALLY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 
+    /// Seconds between totals entries, by which wallets' totals can be proven
+    /// [default: 600]. Chosen once, at the first start, as the log's own entry
+    /// names it.
+    #[arg(long, env = "TALLY_TOTALS_INTERVAL", value_name = "SECONDS")]
+    totals_interval: Option<u64>,
+
     /// Never edit a request. Otherwise a streamed chat completion that does not
     /// ask for its usage is made to ask, where the provider needs and takes
     /// that (openai, azure, gemini, ollama); the event it brings is hidden.
@@ -148,6 +154,7 @@ impl Options {
             config,
             upstreams,
             log_format,
+            totals_interval,
             strict_passthrough,
             custom_ports,
             limits,
@@ -161,6 +168,7 @@ impl Options {
             policy,
             upstreams,
             log_format,
+            totals_interval,
             strict_passthrough,
             custom_ports,
             limits,

@@ -184,8 +184,8 @@ impl fmt::Display for Message<'_> {
             self.statement(),
             self.previous,
         )?;
-        write!(f, "Issued At: {}\n", Utc(issued_at))?;
-        write!(f, "Expiration Time: {}\n", Utc(expires_at))?;
+        writeln!(f, "Issued At: {}", Utc(issued_at))?;
+        writeln!(f, "Expiration Time: {}", Utc(expires_at))?;
         write!(f, "Resources:\n- tallystick:log:{origin}\n")?;
         write!(f, "- tallystick:key:{}", self.key_id)?;
         match self.role {

@@ -73,18 +73,18 @@ pub(super) fn bad_proof(case: &Case<'_>) -> bool {
 }
 
 fn verified(case: &Case<'_>) -> Result<Proven, WalletError> {
-    let proof = case.field("proof");
-    let maybe = |name: &str| {
-        Some(&proof[name])
-            .filter(|v| !v.is_null())
-            .map(proven_entry)
-    };
+    wallet_proof(case.field("proof")).verify(wallet(case), &case.key())
+}
+
+/// A proof as a gateway answers it.
+pub(crate) fn wallet_proof(proof: &Value) -> WalletProof {
+    let given = |name: &str| Some(&proof[name]).filter(|value| !value.is_null());
     let leaves = proof["leaves"].as_array().expect("a list").iter();
-    let proof = WalletProof {
+    WalletProof {
         checkpoint: text(&proof["checkpoint"]).into(),
         log: proven_entry(&proof["log"]),
-        totals: maybe("totals"),
-        next: maybe("next"),
+        totals: given("totals").map(proven_entry),
+        next: given("next").map(proven_entry),
         last: proven_entry(&proof["last"]),
         leaves: leaves
             .map(|leaf| ProvenLeaf {
@@ -93,8 +93,7 @@ fn verified(case: &Case<'_>) -> Result<Proven, WalletError> {
                 hashes: hashes(leaf),
             })
             .collect(),
-    };
-    proof.verify(wallet(case), &case.key())
+    }
 }
 
 fn proven_entry(item: &Value) -> ProvenEntry {
