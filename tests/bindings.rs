@@ -1,5 +1,8 @@
 //! Keys and wallets: who may bind a key, and what counts for whom then.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, Command, Stdio};
+
 use alloy_primitives::eip191_hash_message;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +14,7 @@ use protocol::receipt::Receipt;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::binaries::Folder;
+use crate::binaries::{Folder, program};
 use crate::flow::{chat, holds, receipt, receipt_id};
 use crate::gateway::{Gateway, free_address};
 use crate::provider::Provider;
@@ -363,4 +366,63 @@ async fn of_bindings_that_race_one_is_taken() {
     let entries = gateway.entries().await;
     let bindings = entries.iter().filter(|entry| entry["kind"] == "binding");
     assert_eq!(bindings.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_links_on_a_terminal_gets_urls_a_text_to_sign_and_a_receipt() {
+    let (_provider, _data, gateway) = started().await;
+    let alice = Wallet::new(1);
+    let link = |token: Option<&str>| {
+        let mut command = Command::new(program("gateway"));
+        command.args(["link", gateway.url(), "--wallet", &alice.address()]);
+        command.env("TALLY_LINK_TOKEN", token.unwrap_or_default());
+        if token.is_none() {
+            command.env_remove("TALLY_LINK_TOKEN");
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().expect("the gateway was built")
+    };
+    let finish = |mut child: Child, signer: &Wallet| {
+        let mut said = String::new();
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        while said.matches("---\n").count() < 2 {
+            assert_ne!(lines.read_line(&mut said).expect("readable"), 0, "{said}");
+        }
+        let message = said.split("---\n").nth(1).expect("between the lines");
+        let signature = signer.sign(message.strip_suffix('\n').expect("a line's end"));
+        let stdin = child.stdin.take().expect("piped");
+        writeln!(&stdin, "{signature}").expect("it reads");
+        lines.read_to_string(&mut said).expect("readable");
+        (child.wait().expect("it ends").code(), said)
+    };
+    let (code, said) = finish(link(None), &alice);
+    assert_eq!(code, Some(0), "{said}");
+    let token = said.split("TALLY_LINK_TOKEN=").nth(1).expect("told");
+    let token = token.lines().next().expect("a line");
+    let base = format!("{}/openai/t/{token}/v1", gateway.url());
+    assert!(
+        said.contains(&format!("OPENAI_BASE_URL={base}\n")),
+        "{said}"
+    );
+    let key = VerifierKey::parse(gateway.vkey()).expect("a vkey");
+    assert!(said.contains("tallystick/receipt/v1"), "{said}");
+
+    let body = json!({"model": "chat.json"}).to_string();
+    let url = format!("{base}/chat/completions");
+    let call = gateway.client().post(url).body(body).send().await;
+    let file = receipt(&gateway, &receipt_id(call.expect("answers").headers())).await;
+    assert_eq!(
+        holds(&gateway, &file)["wallet"],
+        alice.address(),
+        "{}",
+        key.origin()
+    );
+
+    // It is bound by now; and what another wallet signs is not even sent.
+    for (signer, code) in [(&alice, Some(1)), (&Wallet::new(2), Some(1))] {
+        let size = gateway.reaches(0).await;
+        let ended = finish(link(Some(token)), signer);
+        assert_eq!(ended.0, code, "{}", ended.1);
+        assert_eq!(gateway.reaches(0).await, size);
+    }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Given, GivenLimits, LogFormat, NamedUrl};
+use crate::link::LinkOptions;
 
 /// A transparent proxy in front of LLM providers that keeps a verifiable log of token usage.
 ///
@@ -30,6 +31,11 @@ enum Command {
     /// sending calls of every kind through the proxy, so that the whole loop
     /// can be watched. Data in ./tally-demo unless --data-dir says otherwise.
     Demo(Options),
+    /// Bind calls to a wallet, in any log: makes a link token, prints the base
+    /// URLs to use and the text that the wallet signs, takes the signature from
+    /// standard input (made by `cast wallet sign`, say), and shows the receipt.
+    /// A token that was made before is taken from TALLY_LINK_TOKEN.
+    Link(LinkOptions),
 }
 
 /// What the command line asks for.
@@ -39,6 +45,8 @@ pub enum Task {
     Serve(Given),
     /// Run a gateway with a stand-in provider and calls.
     Demo(Given),
+    /// Bind calls to a wallet.
+    Link(LinkOptions),
 }
 
 #[derive(Args, Debug)]
@@ -139,6 +147,7 @@ impl Cli {
         match self.command {
             None => Task::Serve(self.options.given()),
             Some(Command::Demo(options)) => Task::Demo(options.given()),
+            Some(Command::Link(options)) => Task::Link(options),
         }
     }
 }

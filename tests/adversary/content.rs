@@ -233,7 +233,7 @@ fn entry_0_is_the_logs_own() {
             log.rewrite(|e| e[0] = br#"{"v":2,"kind":"log","time":5}"#.to_vec());
         }),
         Caught("of unknown rules", Sees::Upgrade, |log| {
-            log.respell(0, "\"rules\":1", "\"rules\":2")
+            log.respell(0, "\"rules\":1", "\"rules\":3")
         }),
         Caught("of rules 0", Sees::Upgrade, |log| {
             log.respell(0, "\"rules\":1", "\"rules\":0")

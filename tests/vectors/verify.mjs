@@ -11,6 +11,7 @@ import * as v from "../../gateway/web/verify.js";
 /** Groups that say what a log or a witness makes, not what a verifier checks. */
 const NOT_A_VERIFIERS = {
   "anchors.json": ["logs", "checkpoints", "retirements", "signatures_bad"],
+  "bindings.json": ["good", "invalid", "malformed", "histories", "histories_broken"],
   "bundles.json": ["good", "bad"],
   "cosignatures.json": ["cosigned"],
   "credentials.json": ["cases"],
@@ -18,6 +19,7 @@ const NOT_A_VERIFIERS = {
   "log.json": ["served", "answers"],
   "notes.json": ["sealed"],
   "paths.json": ["good", "bad"],
+  "totals.json": ["leaves", "leaves_bad", "entries", "entries_bad", "proofs", "proofs_bad"],
   "trees.json": ["roots", "tiles"],
   "witness.json": [
     "requests_good", "requests_bad", "conflicts_good", "conflicts_bad", "answers_good", "answers_bad",

@@ -42,9 +42,11 @@ pub enum Shown {
     Credential,
 }
 
+type Tells = dyn Fn(&HeaderMap, &Hash) -> Option<Shown> + Send + Sync;
+
 /// Tells from a request's headers whether their sender holds a key.
 #[derive(Clone)]
-pub struct Holds(Arc<dyn Fn(&HeaderMap, &Hash) -> Option<Shown> + Send + Sync>);
+pub struct Holds(Arc<Tells>);
 
 impl Holds {
     /// As `shown` tells.
