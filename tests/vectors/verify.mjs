@@ -19,7 +19,6 @@ const NOT_A_VERIFIERS = {
   "log.json": ["served", "answers"],
   "notes.json": ["sealed"],
   "paths.json": ["good", "bad"],
-  "totals.json": ["leaves", "leaves_bad", "entries", "entries_bad", "proofs", "proofs_bad"],
   "trees.json": ["roots", "tiles"],
   "witness.json": [
     "requests_good", "requests_bad", "conflicts_good", "conflicts_bad", "answers_good", "answers_bad",
@@ -146,6 +145,20 @@ const CONSUMERS = {
     },
     logs: async (c) => v.acceptsLog(await policy(c), await logKey(c)) === c.accepted,
   },
+  "totals.json": {
+    leaves: leafHolds,
+    leaves_bad: refused(async (c) => v.parseLeaf(c.leaf)),
+    entries: async (c) => {
+      const { known, size, count, root } = await v.parseEntry(c.entry);
+      return known && size === c.size && count === c.count && root === c.root;
+    },
+    entries_bad: refused((c) => v.parseEntry(c.entry)),
+    proofs: async (c) => {
+      const { leaves } = await v.verifyWallet(c.wallet, c.proof, await logKey(c));
+      return same(leaves.map((leaf) => String(leaf.records)), c.leaves.map((leaf) => String(v.parseLeaf(leaf).records)));
+    },
+    proofs_bad: refused(async (c) => v.verifyWallet(c.wallet, c.proof, await logKey(c))),
+  },
   "log.json": {
     facts: async (c) => (await logKey(c)).name === c.origin,
     entries: async (c) =>
@@ -155,6 +168,12 @@ const CONSUMERS = {
     receipts_bad: refused(receiptFile),
   },
 };
+
+async function leafHolds(c) {
+  const { wallet, source, ...numbers } = v.parseLeaf(c.leaf);
+  const hashed = v.hex(await v.leafHash(v.unhex(c.leaf))) === c.hash;
+  return hashed && wallet === c.wallet && source === c.source && same(Object.values(numbers).map(String), c.numbers);
+}
 
 async function knownEntry(c) {
   const { known, ...fields } = await v.parseEntry(bytes(c, "entry"));

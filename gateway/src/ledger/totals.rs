@@ -451,7 +451,38 @@ mod tests {
     }
 
     #[test]
-    fn a_million_wallets_take_little() {
+    #[ignore = "a measurement, for a run by itself, in release"]
+    fn how_long_a_million_wallets_take() {
+        let started = std::time::Instant::now;
+        let (count, before) = (1_000_000, Arc::new(Tree::default()));
+        let leaves = (0..count).map(|n| made(n, Source::Proxy, 2)).collect();
+        let first = started();
+        let tree = Arc::new(Changes { before, leaves }.make());
+        println!("all anew: {:?}", first.elapsed());
+        for (what, changed) in [
+            (
+                "10,000 changed",
+                (0..10_000)
+                    .map(|n| made(n * 97, Source::Proxy, 3))
+                    .collect(),
+            ),
+            (
+                "one new, the first of all",
+                vec![made(0, Source::Custom, 2)],
+            ),
+        ] {
+            let changes = Changes {
+                before: Arc::clone(&tree),
+                leaves: changed,
+            };
+            let next = started();
+            let made = changes.make();
+            println!("{what}: {:?}, {} leaves", next.elapsed(), made.count());
+        }
+    }
+
+    #[test]
+    fn only_what_changed_is_hashed_again() {
         let leaves = (0..10_000).map(|n| made(n, Source::Proxy, 2)).collect();
         let before = Arc::new(Tree::default());
         let tree = Arc::new(Changes { before, leaves }.make());
