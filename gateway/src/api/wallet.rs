@@ -15,7 +15,7 @@ use super::proofs::{base64, path_of};
 use super::sums::{ModelSums, SourceSums, Sums, date, model_sums, source_sums};
 use super::{Api, store_failed};
 use crate::ledger::{Below, Proven};
-use crate::log::replica::Committed;
+use crate::log::publish::Published;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::StoreError;
 
@@ -121,9 +121,7 @@ pub(super) async fn wallet(
 
 impl Api {
     async fn wallet_proof(&self, wallet: &Address) -> Result<Option<Proof>, ApiError> {
-        let Committed {
-            checkpoint, note, ..
-        } = self.published.borrow().clone();
+        let Published { checkpoint, note } = self.published.borrow().clone();
         let size = checkpoint.size();
         let below = self.sums.read().tree_below(size);
         let (totals, leaves) = match below {
