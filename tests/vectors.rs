@@ -40,6 +40,11 @@ use crate::gateway::{Gateway, free_address};
 use crate::provider::Provider;
 use crate::{forge, python};
 
+mod bindings;
+mod totals;
+
+pub(crate) use totals::wallet_proof;
+
 /// Says whether the code under test meets one case.
 type Consumer = fn(&Case) -> bool;
 
@@ -103,6 +108,27 @@ const FILES: &[(&str, &[(&str, Consumer)])] = &[
             }),
             ("unknown", unknown_entry),
             ("bad", |c| Entry::parse(&c.bytes("entry")).is_err()),
+        ],
+    ),
+    (
+        "bindings.json",
+        &[
+            ("good", bindings::good),
+            ("invalid", bindings::invalid),
+            ("malformed", |c| Entry::parse(&c.bytes("entry")).is_err()),
+            ("histories", bindings::history),
+            ("histories_broken", bindings::broken_history),
+        ],
+    ),
+    (
+        "totals.json",
+        &[
+            ("leaves", totals::leaf),
+            ("leaves_bad", totals::bad_leaf),
+            ("entries", totals::entry),
+            ("entries_bad", |c| Entry::parse(&c.bytes("entry")).is_err()),
+            ("proofs", totals::proof),
+            ("proofs_bad", totals::bad_proof),
         ],
     ),
     ("trees.json", &[("roots", root), ("tiles", tile_bytes)]),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Given, GivenLimits, LogFormat, NamedUrl};
+use crate::link::LinkOptions;
 
 /// A transparent proxy in front of LLM providers that keeps a verifiable log of token usage.
 ///
@@ -30,6 +31,11 @@ enum Command {
     /// sending calls of every kind through the proxy, so that the whole loop
     /// can be watched. Data in ./tally-demo unless --data-dir says otherwise.
     Demo(Options),
+    /// Bind calls to a wallet, in any log: makes a link token, prints the base
+    /// URLs to use and the text that the wallet signs, takes the signature from
+    /// standard input (made by `cast wallet sign`, say), and shows the receipt.
+    /// A token that was made before is taken from TALLY_LINK_TOKEN.
+    Link(LinkOptions),
 }
 
 /// What the command line asks for.
@@ -39,6 +45,8 @@ pub enum Task {
     Serve(Given),
     /// Run a gateway with a stand-in provider and calls.
     Demo(Given),
+    /// Bind calls to a wallet.
+    Link(LinkOptions),
 }
 
 #[derive(Args, Debug)]
@@ -105,6 +113,12 @@ struct Options {
     #[arg(long, env = "TALLY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 
+    /// Seconds between totals entries, by which wallets' totals can be proven
+    /// [default: 600]. Chosen once, at the first start, as the log's own entry
+    /// names it.
+    #[arg(long, env = "TALLY_TOTALS_INTERVAL", value_name = "SECONDS")]
+    totals_interval: Option<u64>,
+
     /// Never edit a request. Otherwise a streamed chat completion that does not
     /// ask for its usage is made to ask, where the provider needs and takes
     /// that (openai, azure, gemini, ollama); the event it brings is hidden.
@@ -133,6 +147,7 @@ impl Cli {
         match self.command {
             None => Task::Serve(self.options.given()),
             Some(Command::Demo(options)) => Task::Demo(options.given()),
+            Some(Command::Link(options)) => Task::Link(options),
         }
     }
 }
@@ -148,6 +163,7 @@ impl Options {
             config,
             upstreams,
             log_format,
+            totals_interval,
             strict_passthrough,
             custom_ports,
             limits,
@@ -161,6 +177,7 @@ impl Options {
             policy,
             upstreams,
             log_format,
+            totals_interval,
             strict_passthrough,
             custom_ports,
             limits,

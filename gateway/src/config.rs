@@ -66,6 +66,8 @@ pub struct Config {
     pub witnesses: Option<Witnesses>,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Seconds between totals entries of a log that this gateway begins.
+    pub totals_interval: u64,
     /// Ports of hosts that clients may name; none: they may name none.
     pub custom_ports: BTreeSet<u16>,
     /// How long connecting to a provider may take.
@@ -174,6 +176,8 @@ pub struct Given {
     pub upstreams: Vec<NamedUrl>,
     /// `--log-format`
     pub log_format: Option<LogFormat>,
+    /// `--totals-interval`
+    pub totals_interval: Option<u64>,
     /// `--strict-passthrough`
     pub strict_passthrough: bool,
     /// `--custom-port`
@@ -255,6 +259,7 @@ struct File {
     origin: Option<String>,
     policy: Option<PathBuf>,
     log_format: Option<LogFormat>,
+    totals_interval: Option<u64>,
     strict_passthrough: Option<bool>,
     #[serde(default)]
     custom_ports: Vec<u16>,
@@ -372,6 +377,11 @@ impl Config {
             upstreams,
             witnesses: policy.as_deref().map(witnesses).transpose()?,
             log_format: given.log_format.or(file.log_format).unwrap_or_default(),
+            totals_interval: given
+                .totals_interval
+                .or(file.totals_interval)
+                .unwrap_or(600)
+                .clamp(1, 86_400),
             custom_ports: if given.custom_ports.is_empty() {
                 file.custom_ports.into_iter().collect()
             } else {

@@ -12,6 +12,7 @@ mod connect;
 pub mod demo;
 pub mod keys;
 pub mod ledger;
+pub mod link;
 pub mod log;
 pub mod proxy;
 pub mod reply;

@@ -6,14 +6,16 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use gateway::cli::{Cli, Task};
 use gateway::config::{Config, ConfigError};
-use gateway::{demo, server};
+use gateway::link::LinkError;
+use gateway::{demo, link, server};
 
 fn main() -> ExitCode {
     match run(Cli::parse().task()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gateway: {}", chain(&*error));
-            let wrong_use = error.is::<ConfigError>();
+            let wrong_use = error.is::<ConfigError>()
+                || matches!(error.downcast_ref(), Some(LinkError::Argument(_)));
             ExitCode::from(if wrong_use { 2 } else { 1 })
         }
     }
@@ -24,21 +26,22 @@ fn run(task: Task) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let done = match task {
+    let done: Result<(), Box<dyn Error>> = match task {
         Task::Serve(given) => {
             let config = Config::resolve(given)?;
             server::init_logging(config.log_format);
-            runtime.block_on(server::run(config))
+            runtime.block_on(server::run(config)).map_err(Into::into)
         }
         Task::Demo(given) => {
             let config = Config::resolve(demo::defaults(given))?;
             server::init_logging(config.log_format);
-            runtime.block_on(demo::run(config))
+            runtime.block_on(demo::run(config)).map_err(Into::into)
         }
+        Task::Link(options) => runtime.block_on(link::run(options)).map_err(Into::into),
     };
     // Calls that were cut off are in the journal; nothing else is worth waiting for.
     runtime.shutdown_background();
-    Ok(done?)
+    done
 }
 
 /// An error with its causes, each said once.

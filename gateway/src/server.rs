@@ -27,7 +27,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{self, Api, TileCache};
+use crate::api::{self, Api, Holds, Shown, TileCache};
 use crate::config::{Config, LogFormat};
 use crate::keys::{DataDir, DataDirError, default_origin};
 use crate::log::calls::Calls;
@@ -39,7 +39,7 @@ use crate::log::sequencer::{Clock, system_clock};
 use crate::log::sign::ReceiptSigner;
 use crate::log::turns::{Joined, Log};
 use crate::log::{JournalError, Unfinished, publish, unfinished};
-use crate::proxy::Proxy;
+use crate::proxy::{Held, Possession, Proxy};
 use crate::reply::Reply;
 use crate::store::{AppendError, Database, Record, Store, StoreError};
 use crate::web;
@@ -51,9 +51,6 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// How long an entry may take to be under a published checkpoint.
 const PUBLISH_MAX: u64 = 10;
-
-/// Time between totals entries, in seconds.
-const TOTALS_INTERVAL: u64 = 600;
 
 /// Why a gateway can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -208,7 +205,8 @@ impl Server {
         let opened = opened.await;
         let mut log = opened.map_err(failed)?;
         if log.replica().size() == TreeSize::ZERO {
-            log.begin(genesis(&verifier, evm_key)).await?;
+            let first = genesis(&verifier, evm_key, config.totals_interval);
+            log.begin(first).await?;
         }
         // Before anything that was signed leaves the process.
         head_file.sync(&log.replica().committed().borrow().note)?;
@@ -218,6 +216,7 @@ impl Server {
                 Unsettled::Store(source) => failed(source),
                 Unsettled::Other(error) => error,
             })?;
+        log.settle_totals().await?;
         let calls = Calls::open(&data.journal(), config.max_in_flight)?;
         let pool = Arc::new(Pool::default());
         let replica = log.replica();
@@ -232,6 +231,7 @@ impl Server {
         tokio::spawn(store.clone().maintain());
         let log = tokio::task::spawn_blocking(writer(log, Arc::clone(&pool)));
 
+        let possession = Possession::new(origin.clone(), config.upstreams.clone());
         let proxy = Proxy::new(origin, config, calls.clone(), Arc::clone(&pool), clock)
             .map_err(ServerError::Authorities)?;
         let api = Api {
@@ -240,6 +240,13 @@ impl Server {
             sums,
             tiles: TileCache::default(),
             calls: calls.clone(),
+            pool: Arc::clone(&pool),
+            holds: Holds::new(move |headers, key| {
+                possession.shown(headers, key).map(|held| match held {
+                    Held::Token => Shown::Token,
+                    Held::Credential => Shown::Credential,
+                })
+            }),
             committed: committed.clone(),
             published,
             witnesses,
@@ -598,11 +605,11 @@ fn settle_origin(
 }
 
 /// Entry 0.
-fn genesis(verifier: &VerifierKey, evm_key: Address) -> Submission {
+fn genesis(verifier: &VerifierKey, evm_key: Address, totals_interval: u64) -> Submission {
     let body = Body::Log(entry::Log {
         key: verifier.clone(),
         rules: RULES,
-        totals_interval: TOTALS_INTERVAL,
+        totals_interval,
         publish_max: PUBLISH_MAX,
         evm_key,
     });

@@ -499,13 +499,15 @@ const FIELDS = {
     publish_max: isNumber,
     evm_key: isText(ADDRESS),
   },
+  totals: { size: (value) => isNumber(value) && value > 0, count: isNumber, root: isText(HEX64) },
 };
 
 /**
  * An entry's fields, if it is canonical: written again, it gives the same
  * bytes. Of a kind or version that is not known here only version, kind and
  * time, and `known` is false. Does not check the entry against others: order
- * of times, that entry 0 is the only `log`, that `bound` has a binding.
+ * of times, that entry 0 is the only `log`, that `bound` has a binding. Of a
+ * binding nothing but the head is read here.
  */
 export async function parseEntry(entry) {
   const text = textOf(entry);
@@ -528,12 +530,17 @@ export async function parseEntry(entry) {
     written += `,"${name}":` + (typeof value[name] === "number" ? value[name] : `"${value[name]}"`);
   }
   need(`${written}}` === text, "an entry that is not canonical");
-  await (kind === "log" ? checkLog : checkUsage)(value);
+  await { log: checkLog, usage: checkUsage, totals: checkAll }[kind](value);
   return { known: true, ...value };
 }
 
+async function checkAll(entry) {
+  const fields = Object.keys(FIELDS[entry.kind]);
+  for (const name of fields) need(Object.hasOwn(entry, name), `no ${name}`);
+}
+
 async function checkLog(entry) {
-  for (const name of Object.keys(FIELDS.log)) need(Object.hasOwn(entry, name), `no ${name}`);
+  await checkAll(entry);
   const key = await parseLogKey(entry.vkey);
   need(key.name === entry.origin, "the vkey is of another origin");
 }
@@ -579,4 +586,77 @@ export async function openReceiptFile(file, logKey) {
   const held = await verifyTlogProof(proof, leaf, logKey);
   need(held.index === index, "the proof is of another index");
   return { usage, index, checkpoint: held.checkpoint, note: held.note };
+}
+
+// --- Wallets (sections 4.4 and 4.5) ----------------------------------------
+
+/**
+ * Verifies the `proof` that /api/wallet/{addr} answers, and returns the
+ * wallet's leaves (none: it has no bound usage), the totals entry (null: there
+ * is none yet) and the checkpoint; numbers of a leaf are BigInts. Pass the
+ * proof's checkpoint to `judge`: that the totals entry's root is right is for
+ * witnesses to say that read every entry. `wallet` is in lower case.
+ */
+export async function verifyWallet(wallet, proof, logKey) {
+  need(ADDRESS.test(wallet), "not a wallet's address in lower case");
+  const { totals, next, leaves } = proof;
+  const checkpoint = await openCheckpoint(proof.checkpoint, logKey);
+  const { size, root } = checkpoint;
+  const read = async ({ index, entry, hashes }, place) => {
+    need(index === place && typeof entry === "string", "an entry that stands elsewhere");
+    await verifyInclusion(await leafHash(entry), index, size, root, hashes.map(hashOf));
+    return parseEntry(entry);
+  };
+  const log = await read(proof.log, 0);
+  need(log.known && log.kind === "log" && log.rules === 2, "entry 0 is no log's of rules 2");
+  const { name, material } = await parseLogKey(log.vkey);
+  need(name === logKey.name && equal(material, logKey.material), "entry 0 names another key");
+  const last = await read(proof.last, size - 1);
+  const sum = totals && (await read(totals, totals.index));
+  need(!sum || (sum.known && sum.kind === "totals" && sum.size <= totals.index), "not a totals entry");
+  need(sum || leaves.length === 0, "leaves without a totals entry");
+  const own = sum ? await ownLeaves(wallet, leaves, sum) : [];
+  const from = sum ? sum.size + (sum.size === totals.index ? 1 : 0) : 1;
+  need((next === null) === (from >= size), "the first entry that the totals leave out is missing");
+  if (next) {
+    const { v, kind, time } = await read(next, from);
+    const waits = v === 1 && ["usage", "binding"].includes(kind) && !(last.known && last.kind === "totals");
+    need(!waits || last.time <= time + 2 * log.totals_interval, "misbehaviour: a totals entry is overdue");
+  }
+  return { leaves: own, totals: sum, checkpoint };
+}
+
+/** All leaves of a wallet: the proof also shows its neighbours, or the ends. */
+async function ownLeaves(wallet, leaves, { count, root }) {
+  if (leaves.length === 0) {
+    need(count === 0 && root === hex(await emptyRoot()), "no leaves of a tree that has some");
+    return [];
+  }
+  const read = [];
+  for (const [i, { index, leaf, hashes }] of leaves.entries()) {
+    need(index === leaves[0].index + i, "leaves with a gap");
+    await verifyInclusion(await leafHash(unhex(leaf)), index, count, unhex(root), hashes.map(hashOf));
+    read.push(parseLeaf(leaf));
+  }
+  const order = leaves.map(({ leaf }) => leaf.slice(2, 44));
+  need(order.every((one, i) => i === 0 || order[i - 1] < one), "leaves that do not ascend");
+  const before = read.filter((leaf) => leaf.wallet < wallet).length;
+  const after = read.filter((leaf) => leaf.wallet > wallet).length;
+  need(before === 1 || (before === 0 && leaves[0].index === 0), "not the neighbour before, or too many");
+  need(after === 1 || (after === 0 && leaves.at(-1).index === count - 1), "not the one after, or too many");
+  return read.filter((leaf) => leaf.wallet === wallet);
+}
+
+/** Reads a leaf of the totals tree from hex. */
+export function parseLeaf(leaf) {
+  const bytes = unhex(leaf);
+  need(bytes.length === 86 && bytes[0] === 1 && [1, 2].includes(bytes[21]), "not a leaf");
+  const view = new DataView(bytes.buffer);
+  const number = (i) => view.getBigUint64(22 + 8 * i);
+  const [records, input, output, cache_read, cache_write, reasoning, first, last] =
+    Array.from({ length: 8 }, (_, i) => number(i));
+  const room = first <= last && last < 2n ** 53n && records >= 1n && records <= last - first + 1n;
+  need(room && (records === 1n) === (first === last), "a leaf of more or fewer records than can be");
+  const [address, source] = ["0x" + leaf.slice(2, 42), ["proxy", "custom"][bytes[21] - 1]];
+  return { wallet: address, source, records, input, output, cache_read, cache_write, reasoning, first, last };
 }

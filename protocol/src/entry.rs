@@ -9,25 +9,31 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt::{self, Display};
 
+use crate::binding::{Action, Binding, Consent};
+use crate::consent::{MAX_CONTRACT_SIGNATURE, MAX_TIME, Signature, Terms};
 use crate::hash::Hash;
-use crate::index::{Time, decimal};
+use crate::index::{Time, TreeSize, decimal};
 use crate::key::VerifierKey;
 use crate::name::{Address, Name, plain};
 use crate::record::{Counts, Link, Outcome, Source, Usage};
 use crate::tile::MAX_ENTRY;
+use crate::totals::Totals;
 
-/// The version of the entries of kind `log` and `usage` that are defined here.
+/// The version of every kind of entry that is defined here.
 pub const VERSION: u64 = 1;
 
 /// The version of the rules by which totals are judged; entry 0 names it.
-pub const RULES: u64 = 1;
+pub const RULES: u64 = 2;
+
+/// The rules before [`RULES`]: they know no bindings and no totals.
+pub const RULES_WITHOUT_BINDINGS: u64 = 1;
 
 /// Entry 0: what the log is (kind `log`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// Origin and Ed25519 key.
     pub key: VerifierKey,
-    /// The rules' version, [`RULES`] for this reader.
+    /// The rules' version, [`RULES`] in logs that begin now.
     pub rules: u64,
     /// Seconds between totals entries.
     pub totals_interval: u64,
@@ -44,6 +50,10 @@ pub enum Body {
     Log(Log),
     /// Kind `usage`.
     Usage(Usage),
+    /// Kind `binding`.
+    Binding(Binding),
+    /// Kind `totals`.
+    Totals(Totals),
 }
 
 /// An entry that was read.
@@ -119,6 +129,8 @@ impl Entry {
         let body = match (version, kind) {
             (VERSION, "log") => Body::Log(reader.log()?),
             (VERSION, "usage") => Body::Usage(reader.usage()?),
+            (VERSION, "binding") => Body::Binding(reader.binding()?),
+            (VERSION, "totals") => Body::Totals(reader.totals()?),
             _ => {
                 reader.rest()?;
                 return Ok(Self::Unknown {
@@ -185,9 +197,44 @@ impl Body {
                 w.maybe("response", usage.response)?;
                 w.finish()
             }
+            Self::Binding(binding) => {
+                let mut w = Writer::new("binding", time, to)?;
+                w.binding(binding)?;
+                w.finish()
+            }
+            Self::Totals(totals) => {
+                let mut w = Writer::new("totals", time, to)?;
+                w.number("size", totals.size.get())?;
+                w.number("count", totals.count)?;
+                w.text("root", totals.root)?;
+                w.finish()
+            }
         }
     }
 }
+
+/// The fields of a signature, of the wallet that sends and of the one that takes.
+struct SignatureFields {
+    scheme: &'static str,
+    block: &'static str,
+    block_hash: &'static str,
+    signature: &'static str,
+}
+
+const OWN: SignatureFields = SignatureFields {
+    scheme: "scheme",
+    block: "block",
+    block_hash: "block_hash",
+    signature: "signature",
+};
+const TAKEN: SignatureFields = SignatureFields {
+    scheme: "to_scheme",
+    block: "to_block",
+    block_hash: "to_block_hash",
+    signature: "to_signature",
+};
+const EIP191: &str = "eip191";
+const EIP1271: &str = "eip1271";
 
 const INCONSISTENT: &str = "inconsistent";
 
@@ -237,6 +284,52 @@ impl<'a, T: fmt::Write> Writer<'a, T> {
         write!(self.0, "{value}")
     }
 
+    fn binding(&mut self, binding: &Binding) -> fmt::Result {
+        let (word, consent, taken) = match &binding.action {
+            Action::Link(consent) => ("link", Some(consent), None),
+            Action::Move { from, to, taken } => ("move", Some(from), Some((to, taken))),
+            Action::Release(consent) => ("release", Some(consent), None),
+            Action::Burn => ("burn", None, None),
+        };
+        self.text("action", word)?;
+        self.text("key_id", binding.key_id)?;
+        self.text("previous", binding.previous)?;
+        let Some(Consent {
+            wallet,
+            terms,
+            signature,
+        }) = consent
+        else {
+            return Ok(());
+        };
+        self.text("wallet", wallet)?;
+        self.maybe("to", taken.map(|(to, _)| to))?;
+        self.number("chain_id", terms.chain_id)?;
+        self.number("issued_at", terms.issued_at.secs())?;
+        self.number("expires_at", terms.expires_at.secs())?;
+        self.signature(&OWN, signature)?;
+        taken.map_or(Ok(()), |(_, taken)| self.signature(&TAKEN, taken))
+    }
+
+    fn signature(&mut self, fields: &SignatureFields, signature: &Signature) -> fmt::Result {
+        match signature {
+            Signature::Eip191(bytes) => {
+                self.text(fields.scheme, EIP191)?;
+                self.text(fields.signature, Hex(bytes))
+            }
+            Signature::Eip1271 {
+                block,
+                block_hash,
+                bytes,
+            } => {
+                self.text(fields.scheme, EIP1271)?;
+                self.number(fields.block, *block)?;
+                self.text(fields.block_hash, block_hash)?;
+                self.text(fields.signature, Hex(bytes))
+            }
+        }
+    }
+
     fn name(&mut self, field: &str) -> fmt::Result {
         self.0.write_str(",\"")?;
         self.0.write_str(field)?;
@@ -246,6 +339,31 @@ impl<'a, T: fmt::Write> Writer<'a, T> {
     fn finish(self) -> fmt::Result {
         self.0.write_str("}")
     }
+}
+
+/// `0x` and two lower-case hex digits for each byte.
+struct Hex<'a>(&'a [u8]);
+
+impl Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0x")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Reads what [`Hex`] writes.
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    let digits = text.strip_prefix("0x")?.as_bytes();
+    let value = |digit: &u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, []) = digits.as_chunks::<2>() else {
+        return None;
+    };
+    let byte = |[high, low]: &[u8; 2]| Some(value(high)? << 4 | value(low)?);
+    pairs.iter().map(byte).collect()
 }
 
 /// Reads fields in their fixed order.
@@ -423,6 +541,99 @@ impl<'a> Reader<'a> {
         usage.judge().map(|()| usage)
     }
 
+    fn binding(&mut self) -> Result<Binding, EntryError> {
+        let word = self.value("action", ACTION, |word| {
+            let known = ["link", "move", "release", "burn"];
+            known.into_iter().find(|known| *known == word)
+        })?;
+        let key_id = self.value("key_id", HEX, Hash::from_hex)?;
+        let previous = self.value("previous", HEX, Hash::from_hex)?;
+        let action = match word {
+            "link" => Action::Link(self.consent()?),
+            "release" => Action::Release(self.consent()?),
+            "move" => {
+                let wallet = self.value("wallet", ADDRESS, Address::from_canonical)?;
+                let to = self.value("to", ADDRESS, Address::from_canonical)?;
+                let from = self.consent_of(wallet)?;
+                let taken = self.signature(&TAKEN)?;
+                Action::Move { from, to, taken }
+            }
+            _ => Action::Burn,
+        };
+        Ok(Binding {
+            key_id,
+            previous,
+            action,
+        })
+    }
+
+    fn consent(&mut self) -> Result<Consent, EntryError> {
+        let wallet = self.value("wallet", ADDRESS, Address::from_canonical)?;
+        self.consent_of(wallet)
+    }
+
+    fn consent_of(&mut self, wallet: Address) -> Result<Consent, EntryError> {
+        let chain_id = self.setting("chain_id")?;
+        if chain_id == 0 {
+            return Err(EntryError::Value {
+                field: "chain_id",
+                expected: "1 or more",
+            });
+        }
+        let terms = Terms {
+            chain_id,
+            issued_at: self.dated("issued_at")?,
+            expires_at: self.dated("expires_at")?,
+        };
+        let signature = self.signature(&OWN)?;
+        Ok(Consent {
+            wallet,
+            terms,
+            signature,
+        })
+    }
+
+    fn dated(&mut self, field: &'static str) -> Result<Time, EntryError> {
+        let time = Time::from_secs(self.setting(field)?);
+        let time = time.filter(|time| time.secs() <= MAX_TIME);
+        let expected = "a time before the year 10000";
+        time.ok_or(EntryError::Value { field, expected })
+    }
+
+    fn signature(&mut self, fields: &SignatureFields) -> Result<Signature, EntryError> {
+        let scheme = self.value(fields.scheme, "eip191 or eip1271", |word| {
+            let known = [EIP191, EIP1271];
+            known.into_iter().find(|known| *known == word)
+        })?;
+        if scheme == EIP191 {
+            let of_65 = |text: &str| bytes(text)?.try_into().ok();
+            let signature = self.value(fields.signature, "0x and 130 hex digits", of_65)?;
+            return Ok(Signature::Eip191(signature));
+        }
+        Ok(Signature::Eip1271 {
+            block: self.setting(fields.block)?,
+            block_hash: self.value(fields.block_hash, HEX, Hash::from_hex)?,
+            bytes: self.value(
+                fields.signature,
+                "0x and up to 2,048 bytes in hex",
+                |text| bytes(text).filter(|bytes| bytes.len() <= MAX_CONTRACT_SIGNATURE),
+            )?,
+        })
+    }
+
+    fn totals(&mut self) -> Result<Totals, EntryError> {
+        let size = TreeSize::new(self.setting("size")?);
+        let size = size.filter(|size| size.get() > 0);
+        Ok(Totals {
+            size: size.ok_or(EntryError::Value {
+                field: "size",
+                expected: "1 or more",
+            })?,
+            count: self.setting("count")?,
+            root: self.value("root", HEX, Hash::from_hex)?,
+        })
+    }
+
     fn end(&mut self) -> Result<(), EntryError> {
         self.literal("}", "a field in its place, or the closing brace")?;
         let at = self.at;
@@ -454,6 +665,7 @@ impl<'a> Reader<'a> {
 const HEX: &str = "64 lower-case hex digits";
 const ADDRESS: &str = "0x and 40 lower-case hex digits";
 const NAME: &str = "1 to 128 bytes";
+const ACTION: &str = "link, move, release or burn";
 
 impl Usage {
     /// The rules that hold within one usage entry (PROTOCOL.md, "Usage entries").
@@ -602,9 +814,9 @@ mod tests {
     fn later_kinds_and_versions_are_known_to_be_unknown() {
         for (text, version, kind) in [
             (
-                r#"{"v":1,"kind":"totals","time":5,"x":{"y":[1]}}"#,
+                r#"{"v":1,"kind":"later","time":5,"x":{"y":[1]}}"#,
                 1,
-                "totals",
+                "later",
             ),
             (r#"{"v":2,"kind":"usage","time":5}"#, 2, "usage"),
         ] {

@@ -8,7 +8,9 @@
 extern crate alloc;
 
 pub mod anchor;
+pub mod binding;
 pub mod checkpoint;
+pub mod consent;
 pub mod cosignature;
 pub mod entry;
 pub mod hash;
@@ -26,5 +28,7 @@ pub mod record;
 mod reference;
 pub mod tile;
 pub mod tlog_proof;
+pub mod totals;
 pub mod vkey;
+pub mod wallet;
 pub mod witness;

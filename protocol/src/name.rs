@@ -72,6 +72,11 @@ impl Address {
         }
         Some(Self(bytes))
     }
+
+    /// The form that people and wallets use: the digits' case is a checksum (EIP-55).
+    pub fn checksummed(&self) -> String {
+        alloy_primitives::Address::from(self.0).to_checksum(None)
+    }
 }
 
 /// `0x` and 40 lower-case hex digits.

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use protocol::checkpoint::{Checkpoint, CheckpointError};
-use protocol::entry::{Body, Entry, RULES};
+use protocol::entry::{Body, Entry, RULES, RULES_WITHOUT_BINDINGS};
 use protocol::hash::Hash;
 use protocol::index::{Index, Time};
 use protocol::key::VerifierKey;
@@ -501,10 +501,9 @@ pub fn first_entry(item: &Item<'_>, entry: &Entry, key: &VerifierKey) -> Option<
         // A later version of the log's own entry may name its key otherwise.
         Entry::Unknown { kind, .. } if kind == "log" => return None,
         Entry::Unknown { kind, .. } => format!("entry 0 is of kind {kind:?}, expected \"log\""),
-        Entry::Known {
-            body: Body::Usage(_),
-            ..
-        } => "entry 0 is of kind \"usage\", expected \"log\"".into(),
+        Entry::Known { body, .. } => {
+            format!("entry 0 is of kind {:?}, expected \"log\"", kind(body))
+        }
     };
     Some(item.finding(Claim::FirstEntry, wrong, key))
 }
@@ -573,8 +572,26 @@ pub fn upgrade(index: Index, entry: &Entry) -> Option<String> {
         Entry::Known {
             body: Body::Log(log),
             ..
-        } if log.rules != RULES => Some(format!("entry {index} names rules version {}", log.rules)),
+        } if ![RULES, RULES_WITHOUT_BINDINGS].contains(&log.rules) => {
+            Some(format!("entry {index} names rules version {}", log.rules))
+        }
+        Entry::Known {
+            body: body @ (Body::Binding(_) | Body::Totals(_)),
+            ..
+        } => Some(format!(
+            "entry {index} is of kind {:?}, of which this program reads the form only",
+            kind(body)
+        )),
         Entry::Known { .. } => None,
+    }
+}
+
+fn kind(body: &Body) -> &'static str {
+    match body {
+        Body::Log(_) => "log",
+        Body::Usage(_) => "usage",
+        Body::Binding(_) => "binding",
+        Body::Totals(_) => "totals",
     }
 }
 
@@ -1212,7 +1229,7 @@ mod tests {
             ),
             (
                 "a later kind",
-                Made::new(0, &unknown("totals")),
+                Made::new(0, &unknown("later")),
                 (first, None),
             ),
             ("a call later", Made::of(1, &call), (None, None)),
@@ -1238,7 +1255,7 @@ mod tests {
                 false,
             ),
             ("a call", Made::of(1, &call), true),
-            ("an unknown kind", Made::new(1, &unknown("totals")), false),
+            ("an unknown kind", Made::new(1, &unknown("later")), false),
         ] {
             assert_eq!(upgrade(made.0, &made.entry()).is_none(), judged, "{name}");
         }

@@ -505,7 +505,7 @@ fn a_leaderboard_is_as_long_as_it_may_be() {
             key_id: Some(Hash::of(&i.to_be_bytes())),
             ..usage
         }),
-        log @ Body::Log(_) => log,
+        other => other,
     };
     let log = {
         let mut log = Log::honest(1);

@@ -147,7 +147,7 @@ fn rules_between_entries_hold() {
             log.rewrite(|e| e[AFTER - 1] = call(1).encode(time(0)));
         }),
         Caught("an unknown kind's time", BACKWARDS, |log| {
-            log.rewrite(|e| e[AFTER - 1] = br#"{"v":1,"kind":"totals","time":5}"#.to_vec());
+            log.rewrite(|e| e[AFTER - 1] = br#"{"v":1,"kind":"later","time":5}"#.to_vec());
         }),
         Caught("a second log entry", SECOND, |log| {
             let again = first_entry(log.key(), time_of(320));
@@ -233,7 +233,7 @@ fn entry_0_is_the_logs_own() {
             log.rewrite(|e| e[0] = br#"{"v":2,"kind":"log","time":5}"#.to_vec());
         }),
         Caught("of unknown rules", Sees::Upgrade, |log| {
-            log.respell(0, "\"rules\":1", "\"rules\":2")
+            log.respell(0, "\"rules\":1", "\"rules\":3")
         }),
         Caught("of rules 0", Sees::Upgrade, |log| {
             log.respell(0, "\"rules\":1", "\"rules\":0")
@@ -255,11 +255,7 @@ fn entry_0_is_the_logs_own() {
 
 /// An entry of a kind of tomorrow.
 fn unknown(i: u64) -> Vec<u8> {
-    format!(
-        r#"{{"v":1,"kind":"totals","time":{},"size":3}}"#,
-        time_of(i)
-    )
-    .into_bytes()
+    format!(r#"{{"v":1,"kind":"later","time":{},"size":3}}"#, time_of(i)).into_bytes()
 }
 
 #[test]

@@ -15,6 +15,7 @@ Section numbers in comments are PROTOCOL.md's.
 """
 
 import base64
+import datetime
 import functools
 import hashlib
 import json
@@ -607,6 +608,227 @@ def blob(name, data):
     return {f"{name}_hex": data.hex()}
 
 
+# --- 4.3 Bindings ------------------------------------------------------------
+# keccak-256 and secp256k1 by hand: the library has neither of them as needed.
+
+ROTATIONS = [
+    [0, 36, 3, 41, 18], [1, 44, 10, 45, 2], [62, 6, 43, 15, 61], [28, 55, 25, 21, 56], [27, 20, 39, 8, 14],
+]
+
+
+def rotated(value, by):
+    return (value << by | value >> 64 - by) & 2**64 - 1
+
+
+def round_constants():
+    register = 1
+    for _ in range(24):
+        constant = 0
+        for j in range(7):
+            constant |= (register & 1) << (1 << j) - 1
+            register = register << 1 ^ (register >> 7) * 0x171
+        yield constant
+
+
+def keccak_f(a):
+    """Keccak-f[1600] over lanes a[x][y] (FIPS 202 section 3.3)."""
+    for constant in round_constants():
+        c = [a[x][0] ^ a[x][1] ^ a[x][2] ^ a[x][3] ^ a[x][4] for x in range(5)]
+        d = [c[x - 1] ^ rotated(c[(x + 1) % 5], 1) for x in range(5)]
+        a = [[a[x][y] ^ d[x] for y in range(5)] for x in range(5)]
+        b = [[0] * 5 for _ in range(5)]
+        for x in range(5):
+            for y in range(5):
+                b[y][(2 * x + 3 * y) % 5] = rotated(a[x][y], ROTATIONS[x][y])
+        a = [[b[x][y] ^ ~b[(x + 1) % 5][y] & b[(x + 2) % 5][y] for y in range(5)] for x in range(5)]
+        a[0][0] ^= constant
+    return a
+
+
+def keccak256(data):
+    """Keccak as Ethereum uses it: padded as before FIPS 202."""
+    rate = 136
+    padded = bytearray(data + b"\1" + bytes(-(len(data) + 1) % rate))
+    padded[-1] |= 0x80
+    a = [[0] * 5 for _ in range(5)]
+    for start in range(0, len(padded), rate):
+        for i in range(rate // 8):
+            a[i % 5][i // 5] ^= int.from_bytes(padded[start + 8 * i : start + 8 * i + 8], "little")
+        a = keccak_f(a)
+    return b"".join(a[i % 5][i // 5].to_bytes(8, "little") for i in range(4))
+
+
+assert keccak256(b"").hex() == "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+
+FIELD = 2**256 - 2**32 - 977
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+GENERATOR = (
+    0x79BE667EF9DCBBAC55A06295CE870B07029BFCDB2DCE28D959F2815B16F81798,
+    0x483ADA7726A3C4655DA4FBFC0E1108A8FD17B448A68554199C47D08FFB10D4B8,
+)
+
+
+def ec_add(a, b):
+    """The sum of two points of secp256k1; None is the neutral one."""
+    if a is None or b is None:
+        return a or b
+    if a[0] == b[0] and (a[1] + b[1]) % FIELD == 0:
+        return None
+    if a == b:
+        slope = 3 * a[0] * a[0] * pow(2 * a[1], -1, FIELD) % FIELD
+    else:
+        slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, FIELD) % FIELD
+    x = (slope * slope - a[0] - b[0]) % FIELD
+    return x, (slope * (a[0] - x) - a[1]) % FIELD
+
+
+def ec_times(n, point):
+    total = None
+    while n:
+        if n & 1:
+            total = ec_add(total, point)
+        point = ec_add(point, point)
+        n >>= 1
+    return total
+
+
+class Account:
+    """An account with a key: its address, and what it signs."""
+
+    def __init__(self, label):
+        self.secret = int.from_bytes(drawn(label), "big") % ORDER
+        x, y = ec_times(self.secret, GENERATOR)
+        self.address = "0x" + keccak256(x.to_bytes(32, "big") + y.to_bytes(32, "big"))[12:].hex()
+
+    def sign(self, digest):
+        """r, s, v with a low s (SEC 1 section 4.1.3); the nonce is drawn from what is signed."""
+        nonce = int.from_bytes(drawn(f"nonce/{self.secret}/{digest.hex()}"), "big") % ORDER
+        point = ec_times(nonce, GENERATOR)
+        r = point[0] % ORDER
+        s = pow(nonce, -1, ORDER) * (int.from_bytes(digest, "big") + r * self.secret) % ORDER
+        odd = point[1] & 1
+        if s > ORDER // 2:
+            s, odd = ORDER - s, 1 - odd
+        return rsv(r, s, 27 + odd)
+
+
+def rsv(r, s, v):
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([v])
+
+
+def checksummed(address):
+    """EIP-55."""
+    digits = address[2:]
+    hashed = keccak256(digits.encode()).hex()
+    return "0x" + "".join(d.upper() if int(h, 16) >= 8 else d for d, h in zip(digits, hashed))
+
+
+assert checksummed("0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed") == "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+
+PUBLISHES = (
+    "the time, provider, model and token counts of every call made with this key. What is published stays "
+    "public for ever. Prompts, answers, credentials and network addresses are not stored."
+)
+STATEMENTS = {
+    "link": "I bind the key named below to this wallet in the log named below. From then on, and until I "
+    f"release it, the log publishes under this wallet {PUBLISHES}",
+    "release": "I release the key named below in the log named below: calls made with it count for this wallet "
+    "no more. What was published under this wallet stays public for ever.",
+    "give": "I give the key named below to the wallet named below in the log named below: calls made with it "
+    "count for my wallet no more. What was published under my wallet stays public for ever.",
+    "take": "I take the key named below over from the wallet named below in the log named below. From then on, "
+    f"and until I release it, the log publishes under my wallet {PUBLISHES}",
+}
+
+
+def utc(secs):
+    at = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=secs)
+    return at.isoformat(timespec="seconds") + "Z"
+
+
+def messages(origin, fields):
+    """The texts that a binding's wallets sign, the sender's first (section 4.3)."""
+    if fields["action"] == "burn":
+        return []
+    moved = fields["action"] == "move"
+
+    def text(role, signer, *more):
+        lines = [
+            f"{origin.split('/')[0]} wants you to sign in with your Ethereum account:",
+            checksummed(signer),
+            "",
+            STATEMENTS[role],
+            "",
+            f"URI: https://{origin}",
+            "Version: 1",
+            f"Chain ID: {fields['chain_id']}",
+            f"Nonce: {fields['previous']}",
+            f"Issued At: {utc(fields['issued_at'])}",
+            f"Expiration Time: {utc(fields['expires_at'])}",
+            "Resources:",
+            f"- tallystick:log:{origin}",
+            f"- tallystick:key:{fields['key_id']}",
+        ]
+        return "\n".join([*lines, *more])
+
+    own = text("give", fields["wallet"], f"- tallystick:to:{checksummed(fields['to'])}") if moved else None
+    if moved:
+        return [own, text("take", fields["to"], f"- tallystick:from:{checksummed(fields['wallet'])}")]
+    return [text(fields["action"], fields["wallet"])]
+
+
+def personal(text):
+    """EIP-191, version 0x45."""
+    return keccak256(f"\x19Ethereum Signed Message:\n{len(text)}{text}".encode())
+
+
+BINDING_FIELDS = (
+    "action key_id previous wallet to chain_id issued_at expires_at scheme block block_hash signature "
+    "to_scheme to_block to_block_hash to_signature"
+).split()
+
+
+def binding(time, origin, **given):
+    """A binding entry; `wallet` and `to` may be accounts, which then sign what is not signed."""
+    fields = {"action": "link", "chain_id": 1, "issued_at": time - 5, "expires_at": time + 3_600} | given
+    if fields["action"] == "burn":
+        fields = {name: fields[name] for name in ("action", "key_id", "previous")}
+    signers = [(name, fields[name]) for name in ("wallet", "to") if isinstance(fields.get(name), Account)]
+    fields |= {name: account.address for name, account in signers}
+    for name, account in signers:
+        text = messages(origin, fields)[0 if name == "wallet" else 1]
+        prefix = "" if name == "wallet" else "to_"
+        signed = {f"{prefix}scheme": "eip191", f"{prefix}signature": "0x" + account.sign(personal(text)).hex()}
+        fields |= {k: v for k, v in signed.items() if k not in given}
+    assert set(fields) <= set(BINDING_FIELDS)
+    return entry("binding", time, **{name: fields.get(name) for name in BINDING_FIELDS})
+
+
+# --- 4.4 Totals --------------------------------------------------------------
+
+
+def totals_leaf(wallet, source, numbers):
+    """Numbers: records, input, output, cache_read, cache_write, reasoning, first, last."""
+    code = {"proxy": 1, "custom": 2}[source]
+    return b"\1" + bytes.fromhex(wallet[2:]) + bytes([code]) + b"".join(n.to_bytes(8, "big") for n in numbers)
+
+
+def totals_leaves(entries_):
+    """The leaves over the entries, sorted."""
+    sums = {}
+    for index, data in enumerate(entries_):
+        said = json.loads(data)
+        if said["kind"] != "usage" or said.get("link") != "bound":
+            continue
+        counts = [said.get(name, 0) for name in ("input", "output", "cache_read", "cache_write", "reasoning")]
+        row = sums.setdefault((said["wallet"], said["source"]), [0, 0, 0, 0, 0, 0, index, index])
+        row[0] += 1
+        for i, count in enumerate(counts):
+            row[i + 1] += count
+        row[7] = index
+    return sorted(totals_leaf(wallet, source, row) for (wallet, source), row in sums.items())
+
+
 # --- the files ---------------------------------------------------------------
 
 LOG = Key("log.example.org", drawn("log"))
@@ -1144,12 +1366,12 @@ def entries():
         for n, data in ((n, usage(t, **fields)) for n, t, fields in good_usages())
     ]
     unknown = [
-        ("a kind of tomorrow", entry("totals", 5, size=3, root="00" * 32), 1, "totals", 5),
-        ("no fields", entry("totals", 5), 1, "totals", 5),
+        ("a kind of tomorrow", entry("later", 5, size=3, root="00" * 32), 1, "later", 5),
+        ("no fields", entry("later", 5), 1, "later", 5),
         ("a version of tomorrow", entry("usage", 6, version=2, cost={"a": [1, None]}), 2, "usage", 6),
         ("version 0", entry("usage", 6, version=0), 0, "usage", 6),
         ("the largest version", entry("log", 6, version=2**53 - 1), 2**53 - 1, "log", 6),
-        ("white space in what follows", b'{"v":1,"kind":"binding","time":7,"x": [ 1 ] }', 1, "binding", 7),
+        ("white space in what follows", b'{"v":1,"kind":"later","time":7,"x": [ 1 ] }', 1, "later", 7),
         ("every character in what follows", b'{"v":1,"kind":"a_-9","time":7,' + bytes(range(0x20, 0x7F)) + b"}", 1, "a_-9", 7),
         ("a kind of 32 bytes", entry("k" * 32, 7), 1, "k" * 32, 7),
         ("65,535 bytes", filled(65_535), 1, "k", 7),
@@ -1201,14 +1423,14 @@ def entries():
         ("kind empty", swapped(base, '"usage"', '""')),
         ("kind of 33 bytes", entry("k" * 33, 7)),
         ("kind with a dot", entry("a.b", 7)),
-        ("unknown kind with a newline", b'{"v":1,"kind":"totals","time":5,"x":"\n"}'),
-        ("unknown kind with a byte over 0x7E", b'{"v":1,"kind":"totals","time":5,"x":"\x7f"}'),
-        ("unknown kind, not ASCII", '{"v":1,"kind":"totals","time":5,"x":"\u00fc"}'.encode()),
-        ("unknown kind without a brace", b'{"v":1,"kind":"totals","time":5,"x":1'),
-        ("unknown kind, something after time", b'{"v":1,"kind":"totals","time":5x}'),
-        ("unknown kind, a space after time", b'{"v":1,"kind":"totals","time":5 }'),
-        ("unknown kind, white space in the head", b'{"v":1, "kind":"totals","time":5}'),
-        ("unknown kind, a newline at the end", b'{"v":1,"kind":"totals","time":5}\n'),
+        ("unknown kind with a newline", b'{"v":1,"kind":"later","time":5,"x":"\n"}'),
+        ("unknown kind with a byte over 0x7E", b'{"v":1,"kind":"later","time":5,"x":"\x7f"}'),
+        ("unknown kind, not ASCII", '{"v":1,"kind":"later","time":5,"x":"\u00fc"}'.encode()),
+        ("unknown kind without a brace", b'{"v":1,"kind":"later","time":5,"x":1'),
+        ("unknown kind, something after time", b'{"v":1,"kind":"later","time":5x}'),
+        ("unknown kind, a space after time", b'{"v":1,"kind":"later","time":5 }'),
+        ("unknown kind, white space in the head", b'{"v":1, "kind":"later","time":5}'),
+        ("unknown kind, a newline at the end", b'{"v":1,"kind":"later","time":5}\n'),
         ("unknown version, head out of order", b'{"kind":"usage","v":2,"time":5}'),
         ("an unknown field", swapped(base, ',"outcome"', ',"cost":1,"outcome"')),
         ("an unknown field at the end", base[:-1].encode() + b',"cost":1}'),
@@ -1327,6 +1549,317 @@ def entries():
             for n, d, v, k, t in unknown
         ],
         "bad": [{"name": n, **blob("entry", d)} for n, d in bad],
+    }
+
+
+ALICE, BOB = Account("alice"), Account("bob")
+KEY = drawn("bound key").hex()
+NOON = 1_760_000_000
+
+
+@vectors
+def bindings():
+    """Bindings: their messages, what one entry shows alone, and what a key's history makes of them (section 4.3)."""
+    first = leaf_hash(log_entry(NOON, LOG, rules=2)).hex()
+    base = {"key_id": KEY, "previous": first, "wallet": ALICE}
+    contract = {
+        "wallet": "0x" + drawn("contract", 20).hex(), "chain_id": 8453, "scheme": "eip1271", "block": 19,
+        "block_hash": drawn("block").hex(), "signature": "0x" + drawn("contract signature", 97).hex(),
+    }
+    good = [
+        ("link", LOG, NOON, base),
+        ("link in a log with a path", PATHED, NOON, base),
+        ("link on another chain", LOG, NOON, base | {"chain_id": 2**53 - 1}),
+        ("release", LOG, NOON, base | {"action": "release"}),
+        ("move", LOG, NOON, base | {"action": "move", "to": BOB}),
+        ("burn", LOG, NOON, base | {"action": "burn"}),
+        ("link by a contract", LOG, NOON, base | contract),
+        ("link by a contract, no bytes", LOG, NOON, base | contract | {"signature": "0x"}),
+        ("link by a contract, 2,048 bytes", LOG, NOON, base | contract | {"signature": "0x" + "ab" * 2_048}),
+        ("move to a contract", LOG, NOON, base | {"action": "move", "chain_id": 8453, "to": contract["wallet"]}
+            | {f"to_{name}": contract[name] for name in ("scheme", "block", "block_hash", "signature")}),
+        ("issued 300 s ahead", LOG, NOON, base | {"issued_at": NOON + 300, "expires_at": NOON + 301}),
+        ("holds a day", LOG, NOON, base | {"issued_at": NOON - 86_399, "expires_at": NOON + 1}),
+        ("in the last second", LOG, 253_402_300_798, base | {"expires_at": 253_402_300_799}),
+        ("on a leap day", LOG, 1_709_164_800, base),
+    ]
+
+    def shown(name, key, time, fields):
+        data = binding(time, key.origin, **fields)
+        texts = messages(key.origin, json.loads(data))
+        return {
+            "name": name, "origin": key.origin, "time": time, **blob("entry", data), "leaf_hash": leaf_hash(data).hex(),
+            "messages": texts, "digests": [personal(text).hex() for text in texts],
+        }
+
+    honest = json.loads(binding(NOON, LOG.origin, **base))
+    signature = bytes.fromhex(honest["signature"][2:])
+    r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
+    signed = lambda *rsv_: {"signature": "0x" + rsv(*rsv_).hex()}
+    other = binding(NOON, PATHED.origin, **base)
+    invalid = [
+        ("a high s", base | signed(r, ORDER - s, 55 - v)),
+        ("v of the other point", base | signed(r, s, 55 - v)),
+        ("v of 0", base | signed(r, s, v - 27)),
+        ("v of 29", base | signed(r, s, 29)),
+        ("v of EIP-155", base | signed(r, s, v + 10)),
+        ("r of 0", base | signed(0, s, v)),
+        ("s of 0", base | signed(r, 0, v)),
+        ("r of the order", base | signed(ORDER, s, v)),
+        ("r of no point", base | signed(5, s, v)),
+        ("r and s of 2^256 - 1", base | signed(2**256 - 1, 2**256 - 1, v)),
+        ("signed for another log", base | {"signature": json.loads(other)["signature"]}),
+        ("signed by another", base | {"wallet": ALICE.address, "scheme": "eip191", "signature": json.loads(
+            binding(NOON, LOG.origin, **base | {"wallet": BOB}))["signature"]}),
+        ("signed for another key", base | {"key_id": "00" * 32, "signature": honest["signature"]}),
+        ("signed on another nonce", base | {"previous": "00" * 32, "signature": honest["signature"]}),
+        ("signed on another chain", base | {"chain_id": 2, "signature": honest["signature"]}),
+        ("signed to release", base | {"signature": json.loads(
+            binding(NOON, LOG.origin, **base | {"action": "release"}))["signature"]}),
+        ("a move that the taker did not sign", base | {"action": "move", "to": BOB, "to_signature": honest["signature"]}),
+        ("expired", base | {"issued_at": NOON - 60, "expires_at": NOON}),
+        ("issued 301 s ahead", base | {"issued_at": NOON + 301, "expires_at": NOON + 400}),
+        ("holds over a day", base | {"issued_at": NOON - 86_400, "expires_at": NOON + 1}),
+        ("never holds", base | {"issued_at": NOON + 10, "expires_at": NOON + 10}),
+        ("ends before it begins", base | {"issued_at": NOON + 10, "expires_at": NOON + 9}),
+    ]
+    text = binding(NOON, LOG.origin, **base).decode()
+    moved = binding(NOON, LOG.origin, **base | {"action": "move", "to": BOB}).decode()
+    asked = binding(NOON, LOG.origin, **base | contract).decode()
+    burnt = binding(NOON, LOG.origin, **base | {"action": "burn"}).decode()
+    malformed = [
+        ("an unknown action", text.replace('"link"', '"bind"')),
+        ("no action", text.replace('"action":"link",', "")),
+        ("no key id", text.replace(f'"key_id":"{KEY}",', "")),
+        ("no previous", text.replace(f'"previous":"{first}",', "")),
+        ("no wallet", text.replace(f'"wallet":"{ALICE.address}",', "")),
+        ("a checksummed wallet", text.replace(ALICE.address, checksummed(ALICE.address))),
+        ("a link with a taker", text.replace('"chain_id"', f'"to":"{BOB.address}","chain_id"')),
+        ("a move without a taker", moved.replace(f'"to":"{BOB.address}",', "")),
+        ("a move without the taker's signature", moved[: moved.index(',"to_scheme"')] + "}"),
+        ("a burn with a wallet", burnt[:-1] + f',"wallet":"{ALICE.address}"' + "}"),
+        ("chain 0", text.replace('"chain_id":1,', '"chain_id":0,')),
+        ("a chain as text", text.replace('"chain_id":1,', '"chain_id":"1",')),
+        ("an expiry in the year 10000", text.replace(f'"expires_at":{NOON + 3_600}', '"expires_at":253402300800')),
+        ("an unknown scheme", text.replace("eip191", "eip6492")),
+        ("a block with eip191", text.replace('"signature"', '"block":1,"signature"')),
+        ("no block with eip1271", asked.replace('"block":19,', "")),
+        ("no block hash with eip1271", asked.replace(f'"block_hash":"{contract["block_hash"]}",', "")),
+        ("a signature of 64 bytes", text.replace(honest["signature"], honest["signature"][:-2])),
+        ("a signature of 66 bytes", text.replace(honest["signature"], honest["signature"] + "00")),
+        ("a signature of half a byte more", asked.replace('"}', '0"}')),
+        ("a signature without 0x", text.replace('"signature":"0x', '"signature":"')),
+        ("a signature in upper case", text.replace(honest["signature"][2:], honest["signature"][2:].upper())),
+        ("a contract's signature of 2,049 bytes", asked.replace(contract["signature"], "0x" + "ab" * 2_049)),
+        ("fields swapped", text.replace(f'"key_id":"{KEY}","previous":"{first}"', f'"previous":"{first}","key_id":"{KEY}"')),
+        ("a field more", text[:-1] + ',"x":1}'),
+    ]
+    assert all(changed not in (text, moved, asked, burnt) for _, changed in malformed)
+
+    def history(*steps):
+        """Entries of one key, each following the one before unless it says otherwise."""
+        entries_, previous = [], first
+        for step in steps:
+            entries_.append(binding(NOON, LOG.origin, **{"key_id": KEY, "previous": previous} | step))
+            previous = leaf_hash(entries_[-1]).hex()
+        return [e.decode() for e in entries_]
+
+    link, release = {"wallet": ALICE}, {"action": "release", "wallet": ALICE}
+    move, burn = {"action": "move", "wallet": ALICE, "to": BOB}, {"action": "burn"}
+    again = {"previous": first}
+    valid_histories = [
+        ("nothing", [], None),
+        ("linked", [link], ALICE.address),
+        ("released", [link, release], None),
+        ("linked by another after release", [link, release, {"wallet": BOB}], BOB.address),
+        ("moved", [link, move], BOB.address),
+        ("moved and back", [link, move, {"action": "move", "wallet": BOB, "to": ALICE}], ALICE.address),
+        ("burnt", [link, burn], None),
+        ("burnt before it was ever bound", [burn], None),
+    ]
+    broken_histories = [
+        ("linked twice", [link, {"wallet": BOB}]),
+        ("linked twice by one", [link, link]),
+        ("a link replayed", [link, release, link | again]),
+        ("on entry 0 after a link", [link, release | again]),
+        ("released by another", [link, {"action": "release", "wallet": BOB}]),
+        ("released though free", [release]),
+        ("moved by another", [link, {"action": "move", "wallet": BOB, "to": ALICE}]),
+        ("moved though free", [move]),
+        ("moved to itself", [link, {"action": "move", "wallet": ALICE, "to": ALICE}]),
+        ("released after a move", [link, move, release]),
+        ("linked though burnt", [burn, link]),
+        ("burnt twice", [burn, burn]),
+        ("released though burnt", [link, burn, release]),
+    ]
+    return {
+        "good": [shown(*case) for case in good],
+        "invalid": [
+            {"name": n, "origin": LOG.origin, "time": NOON, **blob("entry", binding(NOON, LOG.origin, **fields))}
+            for n, fields in invalid
+        ],
+        "malformed": [{"name": n, "entry": changed} for n, changed in malformed],
+        "histories": [
+            {"name": n, "first": first, "entries": history(*steps), "holder": holder}
+            for n, steps, holder in valid_histories
+        ],
+        "histories_broken": [
+            {"name": n, "first": first, "entries": history(*steps)} for n, steps in broken_histories
+        ],
+    }
+
+
+@vectors
+def totals():
+    """Totals: leaves, and a wallet's proof, good and bent (sections 4.4 and 4.5)."""
+    wallets = sorted("0x" + drawn(f"totals wallet {i}", 20).hex() for i in range(6))
+    absent = [
+        "0x" + "00" * 20, f"0x{int(wallets[2], 16) + 1:040x}", "0x" + "ff" * 20,
+    ]
+    called = lambda time, i, wallet, **more: usage(time, **{
+        "receipt": receipt_commitment(receipt_id(f"totals {i}")).hex(), "key_id": KEY, "wallet": wallet, "link": "bound",
+        "source": "proxy", "provider": "openai", "input": 10 + i, "cache_read": i, "output": 7, "outcome": "complete",
+    } | more)
+    start = log_entry(NOON, LOG, rules=2)
+    entries_ = [start]
+    for i in range(20):
+        source = {"source": "custom"} if i % 3 == 1 else {}
+        bare = {"input": None, "cache_read": None, "output": None, "outcome": "unmetered"} if i == 7 else {}
+        claimed = {"link": "claimed"} if i == 11 else {}
+        entries_.append(called(NOON + i, i, wallets[i * i % 6], **source, **bare, **claimed))
+
+    def totals_entry(entries_, size, time, **changed):
+        leaves = totals_leaves(entries_[:size])
+        root = tree_head([leaf_hash(leaf) for leaf in leaves]).hex()
+        return entry("totals", time, **{"size": size, "count": len(leaves), "root": root} | changed)
+
+    def prove(wallet, entries_, at=None, leaves=None):
+        """The proof under all of the entries, `at` being the totals entry's index."""
+        hashes_ = [leaf_hash(e) for e in entries_]
+        item = lambda i: {"index": i, "entry": entries_[i].decode(), "hashes": [b64(h) for h in audit_path(i, hashes_)]}
+        size = json.loads(entries_[at])["size"] if at else 0
+        leaves = totals_leaves(entries_[:size]) if leaves is None else leaves
+        named = bytes.fromhex(wallet[2:])
+        low = sum(leaf[1:21] < named for leaf in leaves)
+        high = sum(leaf[1:21] <= named for leaf in leaves)
+        nodes = [leaf_hash(leaf) for leaf in leaves]
+        shown = range(max(low - 1, 0), min(high + 1, len(leaves)))
+        following = size if at and size < at else size + 1
+        return {
+            "checkpoint": seal(checkpoint_text(LOG.origin, len(entries_), tree_head(hashes_)), LOG),
+            "log": item(0),
+            "totals": item(at) if at else None,
+            "next": item(following) if following < len(entries_) else None,
+            "last": item(len(entries_) - 1),
+            "leaves": [
+                {"index": i, "leaf": leaves[i].hex(), "hashes": [b64(h) for h in audit_path(i, nodes)]} for i in shown
+            ],
+        }
+
+    def good(name, wallet, entries_, at=None):
+        size = json.loads(entries_[at])["size"] if at else 0
+        own = [leaf.hex() for leaf in totals_leaves(entries_[:size]) if leaf[1:21].hex() == wallet[2:]]
+        return {"name": name, "vkey": LOG.vkey, "wallet": wallet, "proof": prove(wallet, entries_, at), "leaves": own}
+
+    whole = [*entries_, totals_entry(entries_, 21, NOON + 600)]
+    behind = [*entries_, totals_entry(entries_, 17, NOON + 600)]
+    idle = [*whole, called(NOON + 90_000, 21, wallets[0]), called(NOON + 91_200, 22, wallets[1])]
+    nobody = [start, totals_entry([start], 1, NOON + 600)]
+    one = [*entries_[:2], totals_entry(entries_, 2, NOON + 600)]
+    proofs_ = [good(f"wallet {i}", wallet, whole, 21) for i, wallet in enumerate(wallets)]
+    proofs_ += [good(f"absent {i}", wallet, whole, 21) for i, wallet in enumerate(absent)]
+    proofs_ += [
+        good("totals behind the entries", wallets[1], behind, 21),
+        good("idle for a day", wallets[1], idle, 21),
+        good("no totals yet", wallets[1], entries_[:9]),
+        good("no entry but the first", wallets[1], [start]),
+        good("an empty tree", wallets[1], nobody, 1),
+        good("one leaf, present", json.loads(entries_[1])["wallet"], one, 2),
+        good("one leaf, absent below", absent[0], one, 2),
+        good("one leaf, absent above", absent[2], one, 2),
+    ]
+    two = next(w for w in wallets[1:-1] if sum(leaf[1:21].hex() == w[2:] for leaf in totals_leaves(entries_)) == 2)
+    honest = prove(two, whole, 21)
+
+    def bent(name, change, wallet=two, proof=None):
+        copy = json.loads(json.dumps(honest if proof is None else proof))
+        change(copy)
+        return {"name": name, "vkey": LOG.vkey, "wallet": wallet, "proof": copy}
+
+    leaves = totals_leaves(entries_)
+    swapped = [*leaves[:2], leaves[3], leaves[2], *leaves[4:]]
+    raised = [leaf[:37] + b"\xff" + leaf[38:] if leaf[1:21].hex() == two[2:] else leaf for leaf in leaves]
+    late = [*whole, called(NOON + 700, 21, wallets[0]), called(NOON + 1_901, 22, wallets[1])]
+    never = [*entries_[:2], called(NOON + 1_201, 21, wallets[0])]
+    rooted = lambda changed: [*entries_, totals_entry(entries_, 21, NOON + 600, root=tree_head([leaf_hash(x) for x in changed]).hex())]
+    wrong = [
+        bent("a total raised", lambda p: p["leaves"][1].update(leaf=raised[leaves.index(bytes.fromhex(p["leaves"][1]["leaf"]))].hex())),
+        bent("one of its leaves left out", lambda p: p["leaves"].pop(1)),
+        bent("the neighbour before left out", lambda p: p["leaves"].pop(0)),
+        bent("the neighbour after left out", lambda p: p["leaves"].pop()),
+        bent("no leaves", lambda p: p.update(leaves=[])),
+        bent("a leaf twice", lambda p: p["leaves"].insert(1, p["leaves"][1])),
+        bent("a leaf under another index", lambda p: p["leaves"][1].update(index=p["leaves"][1]["index"] + 1)),
+        bent("another wallet's leaves", lambda p: None, wallet=wallets[5]),
+        bent("a hash left out", lambda p: p["leaves"][1]["hashes"].pop()),
+        bent("a hash more", lambda p: p["leaves"][1]["hashes"].append(b64(bytes(32)))),
+        bent("leaves in another order", lambda p: None, wallet="0x" + leaves[2][1:21].hex(),
+             proof=prove("0x" + leaves[2][1:21].hex(), rooted(swapped), 21, swapped)),
+        bent("another log's checkpoint", lambda p: p.update(
+            checkpoint=seal(checkpoint_text(PATHED.origin, 22, bytes(32)), PATHED))),
+        bent("another root", lambda p: p.update(checkpoint=seal(checkpoint_text(LOG.origin, 22, bytes(32)), LOG))),
+        bent("another entry as entry 0", lambda p: p.update(log=p["last"])),
+        bent("another entry as the last", lambda p: p.update(last=p["log"])),
+        bent("another entry as totals", lambda p: p.update(totals=p["log"])),
+        bent("no totals but leaves", lambda p: p.update(totals=None)),
+        bent("the next entry left out", lambda p: p.update(next=None), proof=prove(two, behind, 21)),
+        bent("another next entry", lambda p: p.update(next=p["last"]), proof=prove(two, behind, 21)),
+        bent("overdue", lambda p: None, proof=prove(two, late, 21)),
+        bent("overdue from the start", lambda p: None, proof=prove(two, never)),
+        bent("totals over more than there was", lambda p: None, wallet=wallets[1], proof=prove(
+            wallets[1], [start, entry("totals", NOON + 600, size=2, count=0, root=sha256(b"").hex())], 1)),
+        bent("a count without leaves", lambda p: None, wallet=wallets[1], proof=prove(
+            wallets[1], [start, entry("totals", NOON + 600, size=1, count=1, root=sha256(b"").hex())], 1)),
+        bent("rules of 1", lambda p: None, wallet=wallets[1], proof=prove(wallets[1], [log_entry(NOON, LOG)])),
+    ]
+    example = totals_leaf(wallets[0], "custom", [3, 1, 2, 3, 4, 2**64 - 1, 5, 2**53 - 1])
+    put = lambda at, data: (example[:at] + data + example[at + len(data):]).hex()
+    number = lambda value: value.to_bytes(8, "big")
+    return {
+        "leaves": [
+            {"name": f"leaf {i}", "leaf": leaf.hex(), "hash": leaf_hash(leaf).hex(), "wallet": "0x" + leaf[1:21].hex(),
+             "source": ["proxy", "custom"][leaf[21] - 1],
+             "numbers": [str(int.from_bytes(leaf[22 + 8 * n : 30 + 8 * n], "big")) for n in range(8)]}
+            for i, leaf in enumerate([*leaves, example])
+        ],
+        "leaves_bad": [
+            {"name": "another format", "leaf": put(0, b"\2")},
+            {"name": "source 0", "leaf": put(21, b"\0")},
+            {"name": "source 3", "leaf": put(21, b"\3")},
+            {"name": "no records", "leaf": put(22, number(0))},
+            {"name": "one record at two places", "leaf": put(22, number(1))},
+            {"name": "two records at one place", "leaf": put(70, number(2**53 - 1))},
+            {"name": "more records than places", "leaf": put(78, number(6))},
+            {"name": "the last before the first", "leaf": put(78, number(4))},
+            {"name": "an index of 2^53", "leaf": put(78, number(2**53))},
+        ],
+        "entries": [{"name": "an example", "entry": whole[21].decode(), "size": 21, "count": len(leaves),
+                     "root": json.loads(whole[21])["root"]}],
+        "entries_bad": [
+            {"name": n, "entry": entry("totals", 5, **fields).decode()}
+            for n, fields in [
+                ("size 0", {"size": 0, "count": 0, "root": "00" * 32}),
+                ("no size", {"count": 0, "root": "00" * 32}),
+                ("no count", {"size": 1, "root": "00" * 32}),
+                ("no root", {"size": 1, "count": 0}),
+                ("a root in upper case", {"size": 1, "count": 0, "root": "AA" * 32}),
+                ("a field more", {"size": 1, "count": 0, "root": "00" * 32, "x": 1}),
+                ("a size of 2^53", {"size": 2**53, "count": 0, "root": "00" * 32}),
+                ("fields swapped", {"count": 0, "size": 1, "root": "00" * 32}),
+            ]
+        ],
+        "proofs": proofs_,
+        "proofs_bad": wrong,
     }
 
 

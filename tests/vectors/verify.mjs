@@ -11,6 +11,7 @@ import * as v from "../../gateway/web/verify.js";
 /** Groups that say what a log or a witness makes, not what a verifier checks. */
 const NOT_A_VERIFIERS = {
   "anchors.json": ["logs", "checkpoints", "retirements", "signatures_bad"],
+  "bindings.json": ["good", "invalid", "malformed", "histories", "histories_broken"],
   "bundles.json": ["good", "bad"],
   "cosignatures.json": ["cosigned"],
   "credentials.json": ["cases"],
@@ -144,6 +145,20 @@ const CONSUMERS = {
     },
     logs: async (c) => v.acceptsLog(await policy(c), await logKey(c)) === c.accepted,
   },
+  "totals.json": {
+    leaves: leafHolds,
+    leaves_bad: refused(async (c) => v.parseLeaf(c.leaf)),
+    entries: async (c) => {
+      const { known, size, count, root } = await v.parseEntry(c.entry);
+      return known && size === c.size && count === c.count && root === c.root;
+    },
+    entries_bad: refused((c) => v.parseEntry(c.entry)),
+    proofs: async (c) => {
+      const { leaves } = await v.verifyWallet(c.wallet, c.proof, await logKey(c));
+      return same(leaves.map((leaf) => String(leaf.records)), c.leaves.map((leaf) => String(v.parseLeaf(leaf).records)));
+    },
+    proofs_bad: refused(async (c) => v.verifyWallet(c.wallet, c.proof, await logKey(c))),
+  },
   "log.json": {
     facts: async (c) => (await logKey(c)).name === c.origin,
     entries: async (c) =>
@@ -153,6 +168,12 @@ const CONSUMERS = {
     receipts_bad: refused(receiptFile),
   },
 };
+
+async function leafHolds(c) {
+  const { wallet, source, ...numbers } = v.parseLeaf(c.leaf);
+  const hashed = v.hex(await v.leafHash(v.unhex(c.leaf))) === c.hash;
+  return hashed && wallet === c.wallet && source === c.source && same(Object.values(numbers).map(String), c.numbers);
+}
 
 async function knownEntry(c) {
   const { known, ...fields } = await v.parseEntry(bytes(c, "entry"));

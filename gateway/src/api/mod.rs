@@ -2,11 +2,13 @@
 //!
 //! Out of scope: proxied calls (see [`crate::proxy`]) and pages (see [`crate::web`]).
 
+mod bindings;
 mod operator;
 mod proofs;
 mod records;
 mod sums;
 mod tiles;
+mod wallet;
 mod witnesses;
 
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use axum::Router;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::{Method, StatusCode};
-use axum::routing::get;
+use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::key::VerifierKey;
 use tokio::sync::watch;
@@ -25,12 +27,14 @@ use utoipa::OpenApi;
 
 use crate::ledger::Shared;
 use crate::log::calls::Calls;
+use crate::log::pool::Pool;
 use crate::log::publish::Published;
 use crate::log::replica::{Committed, Health};
 use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::Store;
 use crate::witness::roster::Roster;
+pub use bindings::{Holds, Shown};
 pub use tiles::TileCache;
 
 /// What the handlers see.
@@ -46,6 +50,10 @@ pub struct Api {
     pub tiles: TileCache,
     /// Calls whose records are not in the store yet.
     pub calls: Calls,
+    /// Takes what is to become an entry.
+    pub pool: Arc<Pool>,
+    /// Tells who holds a key.
+    pub holds: Holds,
     /// The newest durable state.
     pub committed: watch::Receiver<Committed>,
     /// What `/checkpoint` answers.
@@ -81,8 +89,12 @@ pub struct Api {
         sums::models,
         sums::leaderboard,
         sums::model_leaderboard,
-        sums::wallet,
         witnesses::witnesses,
+        wallet::wallet,
+        bindings::template,
+        bindings::state,
+        bindings::bind,
+        bindings::totals,
         tiles::checkpoint,
         tiles::tile,
         operator::healthz,
@@ -117,8 +129,12 @@ pub fn router(api: Api) -> Router {
         .route("/api/models", get(sums::models))
         .route("/api/leaderboard", get(sums::leaderboard))
         .route("/api/leaderboard/model", get(sums::model_leaderboard))
-        .route("/api/wallet/{addr}", get(sums::wallet))
         .route("/api/witnesses", get(witnesses::witnesses))
+        .route("/api/wallet/{addr}", get(wallet::wallet))
+        .route("/api/bindings", post(bindings::bind))
+        .route("/api/bindings/template", get(bindings::template))
+        .route("/api/bindings/{key_id}", get(bindings::state))
+        .route("/api/totals", post(bindings::totals))
         .route("/healthz", get(operator::healthz))
         .route("/readyz", get(operator::readyz))
         .route("/metrics", get(operator::metrics))

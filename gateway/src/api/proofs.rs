@@ -193,7 +193,7 @@ impl Api {
     }
 
     /// The hashes that a plan is for.
-    async fn prove(&self, plan: &Plan) -> Result<Vec<Hash>, ApiError> {
+    pub(super) async fn prove(&self, plan: &Plan) -> Result<Vec<Hash>, ApiError> {
         let mut tiles = BTreeMap::new();
         for tile in plan.tiles() {
             let bytes = self.hashes(&tile).await.map_err(store_failed)?;
@@ -204,7 +204,7 @@ impl Api {
     }
 }
 
-fn path_of(index: Index, size: TreeSize) -> Plan {
+pub(super) fn path_of(index: Index, size: TreeSize) -> Plan {
     Plan::inclusion(index, size).expect("the index is below the size")
 }
 
@@ -212,6 +212,6 @@ fn damaged(what: &'static str) -> ApiError {
     store_failed(StoreError::Damaged(what))
 }
 
-fn base64(hashes: &[Hash]) -> Vec<String> {
+pub(super) fn base64(hashes: &[Hash]) -> Vec<String> {
     hashes.iter().map(|hash| hash.to_base64()).collect()
 }

@@ -256,7 +256,8 @@ pub(super) async fn of_user(
 }
 
 impl Api {
-    fn record(&self, record: store::Record) -> Record {
+    /// An entry as it is answered.
+    pub(super) fn record(&self, record: store::Record) -> Record {
         let leaf_hash = Hash::leaf(&record.entry);
         let receipt = Receipt::new(self.verifier.origin().clone(), record.index, leaf_hash);
         Record {

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use protocol::name::Address;
-use protocol::record::{Link, Source};
+use protocol::record::Source;
 use serde::{Deserialize, Serialize};
 use time::{Date, Duration, Month};
 use utoipa::{IntoParams, ToSchema};
@@ -291,41 +290,6 @@ pub(super) async fn user(
     }))
 }
 
-/// What names a wallet.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Wallet {
-    /// The log's size.
-    size: u64,
-    /// The wallet, in lower case.
-    wallet: String,
-    /// Sums of records whose key was bound to it.
-    bound: Vec<SourceSums>,
-    /// Sums of records whose requests named it; nobody proved anything.
-    claimed: Vec<SourceSums>,
-}
-
-/// What names a wallet.
-#[utoipa::path(get, path = "/api/wallet/{addr}",
-    params(("addr" = String, Path, description = "0x and 40 hex digits")),
-    responses((status = 200, body = Wallet), (status = 400, body = ErrorBody)))]
-pub(super) async fn wallet(
-    State(api): State<Arc<Api>>,
-    Path(address): Path<String>,
-) -> Result<Json<Wallet>, ApiError> {
-    let wallet = Address::from_any_case(&address).ok_or_else(|| ApiError::bad_wallet(&address))?;
-    let (size, [bound, claimed]) = {
-        let sums = api.sums.read();
-        let linked = |link| sums.wallet(&wallet, link);
-        (sums.size(), [Link::Bound, Link::Claimed].map(linked))
-    };
-    Ok(Json(Wallet {
-        size: size.get(),
-        wallet: wallet.to_string(),
-        bound: source_sums(bound),
-        claimed: source_sums(claimed),
-    }))
-}
-
 fn checked(days: Option<u32>) -> Result<Option<u32>, ApiError> {
     if days.is_some_and(|days| !(1..=366).contains(&days)) {
         return Err(ApiError::bad_request("days is 1 to 366"));
@@ -343,7 +307,7 @@ fn dates(window: Option<Window>) -> (Option<String>, Option<String>) {
 }
 
 /// YYYY-MM-DD.
-fn date(day: u64) -> String {
+pub(super) fn date(day: u64) -> String {
     let epoch = Date::from_calendar_date(1970, Month::January, 1).expect("a date");
     let day = i64::try_from(day).ok().map(Duration::days);
     let date = day
@@ -365,7 +329,7 @@ fn rows(leaders: Vec<ledger::Leader>) -> Vec<Leader> {
     leaders.into_iter().map(row).collect()
 }
 
-fn source_sums(sums: Vec<(Source, ledger::Sums)>) -> Vec<SourceSums> {
+pub(super) fn source_sums(sums: Vec<(Source, ledger::Sums)>) -> Vec<SourceSums> {
     let row = |(source, sums): (Source, ledger::Sums)| SourceSums {
         source: source.as_str(),
         sums: sums.into(),
@@ -373,7 +337,7 @@ fn source_sums(sums: Vec<(Source, ledger::Sums)>) -> Vec<SourceSums> {
     sums.into_iter().map(row).collect()
 }
 
-fn model_sums(models: Vec<(Category, ledger::Sums)>) -> Vec<ModelSums> {
+pub(super) fn model_sums(models: Vec<(Category, ledger::Sums)>) -> Vec<ModelSums> {
     let row = |(category, sums): (Category, ledger::Sums)| ModelSums {
         source: category.source.as_str(),
         provider: category.provider.to_string(),

@@ -18,11 +18,14 @@
 mod board;
 mod state;
 mod sums;
+mod totals;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash as StdHash;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use protocol::binding::{Binding, KeyState};
+use protocol::entry::{Body, RULES};
 use protocol::hash::Hash;
 use protocol::index::{Index, Time, TreeSize};
 use protocol::name::{Address, Name};
@@ -33,6 +36,8 @@ pub use board::{Board, Leader};
 pub use state::Damaged;
 use sums::Cells;
 pub use sums::Sums;
+use totals::Settled;
+pub use totals::{Below, Changes, Contradiction, Proven, Tree};
 
 /// Slices there are.
 const SLICES: usize = 256;
@@ -97,6 +102,39 @@ struct Model {
 #[derive(Debug, Default)]
 struct Wallet {
     links: Cells<(Link, Source)>,
+    /// Of bound records, as what follows.
+    models: Cells<Number>,
+    days: Cells<(u32, Source)>,
+    /// The first and the last of them, by source, in the order of sources.
+    ends: Vec<(Source, Index, Index)>,
+}
+
+/// What became of a key; of most nothing did.
+#[derive(Debug, Default)]
+struct Bound(Option<KeyState>);
+
+/// What the log's own entry says to those who go on with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Genesis {
+    /// Its leaf hash.
+    pub leaf_hash: Hash,
+    /// Whether its rules know bindings and totals.
+    pub binds: bool,
+    /// Seconds between totals entries.
+    pub totals_interval: u64,
+}
+
+/// Sums by source, by category, and by day and source.
+#[derive(Clone, Debug, Default)]
+pub struct WalletSums {
+    /// Bound records by source.
+    pub bound: Vec<(Source, Sums)>,
+    /// Records whose requests named the wallet.
+    pub claimed: Vec<(Source, Sums)>,
+    /// Bound records by category, in the order of names.
+    pub models: Vec<(Category, Sums)>,
+    /// Bound records by UTC day, ascending, and source.
+    pub days: Vec<(u32, Source, Sums)>,
 }
 
 /// Accounts of one kind: numbered as they come, found by their keys.
@@ -144,6 +182,9 @@ pub struct Ledger {
     users: Table<Hash, User>,
     models: Table<Category, Model>,
     wallets: Table<Address, Wallet>,
+    keys: Table<Hash, Bound>,
+    genesis: Option<Genesis>,
+    settled: Settled,
     /// Distinct (provider, model).
     named: HashSet<(Name, Name)>,
     /// To which size each slice was loaded.
@@ -229,6 +270,9 @@ impl Default for Ledger {
             users: Table::new(),
             models: Table::new(),
             wallets: Table::new(),
+            keys: Table::new(),
+            genesis: None,
+            settled: Settled::default(),
             named: HashSet::new(),
             through: [0; SLICES],
             boards: Boards::default(),
@@ -242,12 +286,82 @@ impl Ledger {
         self.size
     }
 
-    /// Adds the entry at `index`, which comes after all others; `usage` is
-    /// what it says, if it is a usage entry.
-    pub fn add(&mut self, index: Index, time: Time, usage: Option<&Usage>) {
+    /// Adds the entry at `index`, which comes after all others: its bytes, and
+    /// what it says if that is known.
+    ///
+    /// # Errors
+    /// It is a totals entry, and these are not the sums.
+    pub fn add(
+        &mut self,
+        index: Index,
+        time: Time,
+        entry: &[u8],
+        body: Option<&Body>,
+    ) -> Result<(), Contradiction> {
+        let settled = match body {
+            Some(Body::Log(_)) if index.get() == 0 => {
+                self.begin(entry, body);
+                Ok(())
+            }
+            Some(Body::Usage(usage)) => {
+                self.use_up(index, time, usage);
+                Ok(())
+            }
+            Some(Body::Binding(binding)) => {
+                self.bind(index, time, binding, Hash::leaf(entry));
+                Ok(())
+            }
+            Some(Body::Totals(totals)) => self.settle(index, time, totals),
+            Some(Body::Log(_)) | None => Ok(()),
+        };
         self.size = TreeSize::new(index.get() + 1).expect("an index is followed by a size");
         self.newest = self.newest.max(time);
-        let Some(usage) = usage else { return };
+        settled
+    }
+
+    /// Takes in entry 0, which is always to be known.
+    pub fn begin(&mut self, entry: &[u8], body: Option<&Body>) {
+        if let Some(Body::Log(log)) = body {
+            self.genesis = Some(Genesis {
+                leaf_hash: Hash::leaf(entry),
+                binds: log.rules == RULES,
+                totals_interval: log.totals_interval,
+            });
+        }
+    }
+
+    /// What the log's own entry says.
+    pub fn genesis(&self) -> Option<Genesis> {
+        self.genesis
+    }
+
+    /// A key's state; `None` in an empty log.
+    pub fn key(&self, key_id: &Hash) -> Option<KeyState> {
+        let known = self.keys.find(key_id).and_then(|bound| bound.0);
+        known.or_else(|| Some(KeyState::fresh(self.genesis?.leaf_hash)))
+    }
+
+    /// Whether a usage entry names the key.
+    pub fn was_used(&self, key_id: &Hash) -> bool {
+        self.users.find(key_id).is_some()
+    }
+
+    fn bind(&mut self, index: Index, time: Time, binding: &Binding, leaf_hash: Hash) {
+        self.leave_out(index, time);
+        if self.through[usize::from(binding.key_id.slice())] > index.get() {
+            return;
+        }
+        let state = self.key(&binding.key_id);
+        // The writer judged it; what it would not have taken changes nothing.
+        let Some(Ok(state)) = state.map(|state| state.take(binding, index, leaf_hash)) else {
+            return;
+        };
+        let number = self.keys.number(&binding.key_id);
+        self.keys.account_mut(number).sums = Bound(Some(state));
+    }
+
+    fn use_up(&mut self, index: Index, time: Time, usage: &Usage) {
+        self.leave_out(index, time);
         let day = u32::try_from(time.day()).unwrap_or(u32::MAX);
         let (sums, source) = (Sums::of(usage), usage.source);
         let category = Category {
@@ -270,8 +384,18 @@ impl Ledger {
             && news(wallet.slice())
         {
             let account = self.wallets.number(&wallet);
-            let account = self.wallets.account_mut(account);
-            account.sums.links.add((link, source), &sums);
+            let mine = &mut self.wallets.account_mut(account).sums;
+            mine.links.add((link, source), &sums);
+            if link == Link::Bound {
+                mine.models.add(number, &sums);
+                mine.days.add((day, source), &sums);
+                match mine.ends.iter_mut().find(|(by, ..)| *by == source) {
+                    Some((_, _, last)) => *last = index,
+                    None => mine.ends.push((source, index, index)),
+                }
+                mine.ends.sort_unstable();
+                self.settled.touch(account);
+            }
         }
         if let Some(key_id) = usage.key_id
             && news(key_id.slice())
@@ -336,12 +460,28 @@ impl Ledger {
         (sources, models)
     }
 
-    /// What names a wallet for one kind of link, by source.
-    pub fn wallet(&self, wallet: &Address, link: Link) -> Vec<(Source, Sums)> {
-        let account = self.wallets.find(wallet);
-        let cells = account.into_iter().flat_map(|account| account.links.iter());
-        let linked = cells.filter(|((by, _), _)| *by == link);
-        by_source(linked.map(|((_, source), sums)| (*source, sums)))
+    /// What names a wallet.
+    pub fn wallet(&self, wallet: &Address) -> WalletSums {
+        let Some(account) = self.wallets.find(wallet) else {
+            return WalletSums::default();
+        };
+        let linked = |link: Link| {
+            let cells = account.links.iter().filter(|((by, _), _)| *by == link);
+            by_source(cells.map(|((_, source), sums)| (*source, sums)))
+        };
+        let cells = account.models.iter();
+        let named = cells.map(|(number, sums)| (self.models.account(*number).key.clone(), *sums));
+        let mut models: Vec<_> = named.collect();
+        models.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let days = account.days.iter();
+        WalletSums {
+            bound: linked(Link::Bound),
+            claimed: linked(Link::Claimed),
+            models,
+            days: days
+                .map(|((day, source), sums)| (*day, *source, *sums))
+                .collect(),
+        }
     }
 
     /// The window of `days` that ends with `today` or with the newest entry's
@@ -439,7 +579,10 @@ mod tests {
 
     fn add(ledger: &mut Ledger, log: &[(Time, Usage)], from: u64) {
         for (index, (time, usage)) in (from..).zip(&log[usize::try_from(from).expect("small")..]) {
-            ledger.add(Index::new(index).expect("small"), *time, Some(usage));
+            let body = Body::Usage(usage.clone());
+            let index = Index::new(index).expect("small");
+            let added = ledger.add(index, *time, &body.encode(*time), Some(&body));
+            assert_eq!(added, Ok(()));
         }
     }
 
@@ -460,7 +603,7 @@ mod tests {
         let users: Vec<_> = users.collect();
         let wallets = (0..9_u8).map(|n| {
             let wallet = Address::from_bytes([n; 20]);
-            [Link::Claimed, Link::Bound].map(|link| ledger.wallet(&wallet, link))
+            ledger.wallet(&wallet)
         });
         let wallets: Vec<_> = wallets.collect();
         let window = ledger.window(2, 20_003);

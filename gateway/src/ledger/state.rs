@@ -1,21 +1,27 @@
 //! Slices: the ledger's accounts as the database holds them.
 //!
 //! A slice stands for itself: a format byte, the categories that its users
-//! name, then its users, models and wallets. Numbers are LEB128.
+//! name, then its users, models, wallets and keys. Numbers are LEB128.
 
 use std::collections::HashMap;
 
+use protocol::binding::{Holding, KeyState};
 use protocol::hash::Hash;
-use protocol::index::{Time, TreeSize};
+use protocol::index::{Index, Time, TreeSize};
 use protocol::name::{Address, Name};
 use protocol::record::{Link, Outcome, Source};
+use protocol::totals::Totals;
 
 use super::sums::Cells;
-use super::{Category, Ledger, Model, Number, SLICES, STRIDE, Sums, User, Wallet, intern};
+use super::{Bound, Category, Ledger, Model, Number, SLICES, STRIDE, Sums, User, Wallet, intern};
 use crate::store::SliceRow;
 
 /// The format of a slice.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+
+/// The format before bindings: without keys and totals entries, and of wallets
+/// the sums by link only.
+const UNBOUND: u8 = 1;
 
 /// A stored slice is not what was written.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +79,10 @@ impl Ledger {
                 put_sums(&mut users, sums);
             }
         }
+        let wallets = self.write_wallets(slice, &mut named);
         let mut out = vec![FORMAT];
         put(&mut out, self.newest.secs());
+        self.write_settled(&mut out);
         put(&mut out, named.order.len() as u64);
         for category in &named.order {
             put_category(&mut out, &self.models.account(*category).key);
@@ -93,6 +101,13 @@ impl Ledger {
                 put_sums(&mut out, sums);
             }
         }
+        out.extend_from_slice(&wallets);
+        self.write_keys(slice, &mut out);
+        out
+    }
+
+    fn write_wallets(&self, slice: usize, named: &mut Named) -> Vec<u8> {
+        let mut out = Vec::new();
         put(&mut out, self.wallets.slices[slice].len() as u64);
         for wallet in &self.wallets.slices[slice] {
             let wallet = self.wallets.account(*wallet);
@@ -103,16 +118,77 @@ impl Ledger {
                 out.push(code(Source::ALL, *source));
                 put_sums(&mut out, sums);
             }
+            put(&mut out, wallet.sums.models.len() as u64);
+            for (category, sums) in wallet.sums.models.iter() {
+                put(&mut out, named.number(*category));
+                put_sums(&mut out, sums);
+            }
+            put(&mut out, wallet.sums.days.len() as u64);
+            for ((day, source), sums) in wallet.sums.days.iter() {
+                put(&mut out, u64::from(*day));
+                out.push(code(Source::ALL, *source));
+                put_sums(&mut out, sums);
+            }
+            put(&mut out, wallet.sums.ends.len() as u64);
+            for (source, first, last) in &wallet.sums.ends {
+                out.push(code(Source::ALL, *source));
+                put(&mut out, first.get());
+                put(&mut out, last.get());
+            }
         }
         out
     }
 
+    fn write_keys(&self, slice: usize, out: &mut Vec<u8>) {
+        put(out, self.keys.slices[slice].len() as u64);
+        for key in &self.keys.slices[slice] {
+            let key = self.keys.account(*key);
+            let Some(state) = key.sums.0 else { continue };
+            out.extend_from_slice(key.key.as_bytes());
+            out.extend_from_slice(state.newest.as_bytes());
+            match state.holding {
+                Holding::Free => out.push(0),
+                Holding::Bound { wallet, since } => {
+                    out.push(1);
+                    out.extend_from_slice(wallet.as_bytes());
+                    put(out, since.get());
+                }
+                Holding::Burnt => out.push(2),
+            }
+        }
+    }
+
+    fn write_settled(&self, out: &mut Vec<u8>) {
+        match self.settled.newest {
+            None => out.push(0),
+            Some((index, totals)) => {
+                out.push(1);
+                put(out, index.get());
+                put(out, totals.size.get());
+                put(out, totals.count);
+                out.extend_from_slice(totals.root.as_bytes());
+            }
+        }
+        match self.settled.left_out {
+            None => out.push(0),
+            Some((index, time)) => {
+                out.push(1);
+                put(out, index.get());
+                put(out, time.secs());
+            }
+        }
+    }
+
     fn read(&mut self, slice: &SliceRow) -> Option<()> {
         let mut reader = Reader(&slice.state);
-        if reader.byte()? != FORMAT {
+        let format = reader.byte()?;
+        if ![FORMAT, UNBOUND].contains(&format) {
             return None;
         }
         self.newest = self.newest.max(Time::from_secs(reader.number()?)?);
+        if format != UNBOUND {
+            self.read_settled(slice.through.get(), &mut reader)?;
+        }
         let mut named = Vec::new();
         for _ in 0..reader.number()? {
             let category = reader.category()?;
@@ -166,13 +242,73 @@ impl Ledger {
                 let source = reader.one_of(Source::ALL)?;
                 links.push(((link, source), reader.sums()?));
             }
-            let number = self.wallets.number(&key);
-            self.wallets.account_mut(number).sums = Wallet {
+            let mut wallet = Wallet {
                 links: Cells::from_list(links)?,
+                ..Wallet::default()
             };
+            if format != UNBOUND {
+                reader.bound(&mut wallet, &named)?;
+            }
+            let number = self.wallets.number(&key);
+            self.wallets.account_mut(number).sums = wallet;
+        }
+        if format != UNBOUND {
+            self.read_keys(&mut reader)?;
         }
         self.through[usize::from(slice.number)] = slice.through.get();
         reader.0.is_empty().then_some(())
+    }
+}
+
+impl Ledger {
+    fn read_keys(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        for _ in 0..reader.number()? {
+            let key = Hash::from_bytes(reader.array()?);
+            let newest = Hash::from_bytes(reader.array()?);
+            let holding = match reader.byte()? {
+                0 => Holding::Free,
+                1 => Holding::Bound {
+                    wallet: Address::from_bytes(reader.array()?),
+                    since: Index::new(reader.number()?)?,
+                },
+                2 => Holding::Burnt,
+                _ => return None,
+            };
+            let number = self.keys.number(&key);
+            self.keys.account_mut(number).sums = Bound(Some(KeyState { holding, newest }));
+        }
+        Some(())
+    }
+
+    /// What the slice as of the largest size says of totals entries counts.
+    fn read_settled(&mut self, through: u64, reader: &mut Reader<'_>) -> Option<()> {
+        let newest = match reader.byte()? {
+            0 => None,
+            _ => {
+                let index = Index::new(reader.number()?)?;
+                let totals = Totals {
+                    size: TreeSize::new(reader.number()?)?,
+                    count: reader.number()?,
+                    root: Hash::from_bytes(reader.array()?),
+                };
+                Some((index, totals))
+            }
+        };
+        let left_out = match reader.byte()? {
+            0 => None,
+            _ => {
+                let index = Index::new(reader.number()?)?;
+                Some((index, Time::from_secs(reader.number()?)?))
+            }
+        };
+        if through >= self.settled.through {
+            self.settled.newest = newest;
+            self.settled.left_out = left_out;
+            // Whether there are is not kept: a proof needs a tree anyway.
+            self.settled.earlier = self.settled.newest.is_some();
+            self.settled.through = through;
+        }
+        Some(())
     }
 }
 
@@ -265,6 +401,30 @@ impl<'a> Reader<'a> {
 
     fn one_of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
         all.get(usize::from(self.byte()?)).copied()
+    }
+
+    /// What a wallet's bound records add.
+    fn bound(&mut self, wallet: &mut Wallet, named: &[Number]) -> Option<()> {
+        let mut models = Vec::new();
+        for _ in 0..self.number()? {
+            let category = *named.get(usize::try_from(self.number()?).ok()?)?;
+            models.push((category, self.sums()?));
+        }
+        models.sort_unstable_by_key(|(category, _)| *category);
+        let mut days = Vec::new();
+        for _ in 0..self.number()? {
+            let day = u32::try_from(self.number()?).ok()?;
+            let source = self.one_of(Source::ALL)?;
+            days.push(((day, source), self.sums()?));
+        }
+        for _ in 0..self.number()? {
+            let source = self.one_of(Source::ALL)?;
+            let ends = (Index::new(self.number()?)?, Index::new(self.number()?)?);
+            wallet.ends.push((source, ends.0, ends.1));
+        }
+        wallet.models = Cells::from_list(models)?;
+        wallet.days = Cells::from_list(days)?;
+        Some(())
     }
 
     fn text(&mut self) -> Option<&'a str> {

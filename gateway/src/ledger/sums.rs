@@ -116,6 +116,12 @@ impl<K: Copy + Ord> Cells<K> {
         self.0.iter()
     }
 
+    /// The sums of `key`.
+    pub(super) fn get(&self, key: &K) -> Option<&Sums> {
+        let at = self.0.binary_search_by_key(key, |(key, _)| *key).ok()?;
+        Some(&self.0[at].1)
+    }
+
     /// Those from `first` to `last`, both included.
     pub(super) fn range(&self, first: K, last: K) -> &[(K, Sums)] {
         let from = self.0.partition_point(|(key, _)| *key < first);

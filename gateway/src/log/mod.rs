@@ -9,6 +9,7 @@
 //! ```
 //! Out of scope: HTTP, and how usage was read.
 
+mod bind;
 pub mod calls;
 mod follower;
 pub mod head;
@@ -22,4 +23,5 @@ pub mod sign;
 mod stage;
 pub mod turns;
 
+pub use bind::Refused as BindingRefused;
 pub use journal::{JournalError, Unfinished, unfinished};

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use protocol::checkpoint::Checkpoint;
-use protocol::entry::{Body, Entry};
+use protocol::entry::Entry;
 use protocol::hash::Hash;
 use protocol::index::{Time, TreeSize};
 use protocol::key::Signer;
@@ -23,7 +23,7 @@ use super::calls::Call;
 use super::head::HeadFile;
 use super::pool::Submission;
 use super::sign::ReceiptSigner;
-use crate::ledger::{Ledger, Shared};
+use crate::ledger::{Contradiction, Ledger, Shared};
 use crate::store::{Head, Record, Store, StoreError};
 
 /// Entries that are read at once.
@@ -139,6 +139,9 @@ impl Replica {
         }
         let damaged = |_| StoreError::Damaged("a slice of the sums can't be read");
         let (mut ledger, from) = Ledger::load(&slices).map_err(damaged)?;
+        for first in store.range(0, 1).await? {
+            begin(&mut ledger, &first)?;
+        }
         let mut next = from.get();
         while next < head.mmr.size().get() {
             let to = head.mmr.size().get().min(next + CHUNK);
@@ -147,6 +150,7 @@ impl Replica {
             }
             next = to;
         }
+        ledger.go_live().map_err(contradicted)?;
         let committed = watch::Sender::new(sign(&signer, &head));
         Ok(Self {
             store,
@@ -182,19 +186,25 @@ impl Replica {
     }
 
     /// A batch of our own is committed.
+    ///
+    /// # Errors
+    /// A totals entry in it does not say what the sums say.
     pub(super) async fn advance(
         &mut self,
         head: Head,
         batch: &[Submission],
         records: &[Arc<Record>],
-    ) {
+    ) -> Result<(), StoreError> {
         {
             let mut sums = self.sums.write();
             for (submission, record) in batch.iter().zip(records) {
-                sums.add(record.index, head.time, usage(&submission.body));
+                let body = Some(&submission.body);
+                let added = sums.add(record.index, head.time, &record.entry, body);
+                added.map_err(contradicted)?;
             }
         }
         self.publish(head).await;
+        Ok(())
     }
 
     /// Reads what other gateways appended, and releases what waits for it.
@@ -302,19 +312,28 @@ fn report(error: &(dyn std::error::Error + 'static)) {
 fn add(sums: &mut Ledger, record: &Record) -> Result<(), StoreError> {
     let entry = Entry::parse(&record.entry);
     let entry = entry.map_err(|_| StoreError::Damaged("an entry can't be read"))?;
-    let usage = match &entry {
-        Entry::Known { body, .. } => usage(body),
-        _ => None,
+    let body = match &entry {
+        Entry::Known { body, .. } => Some(body),
+        Entry::Unknown { .. } => None,
     };
-    sums.add(record.index, entry.time(), usage);
+    let added = sums.add(record.index, entry.time(), &record.entry, body);
+    added.map_err(contradicted)
+}
+
+fn begin(sums: &mut Ledger, first: &Record) -> Result<(), StoreError> {
+    let entry = Entry::parse(&first.entry);
+    let entry = entry.map_err(|_| StoreError::Damaged("an entry can't be read"))?;
+    if let Entry::Known { body, .. } = &entry {
+        sums.begin(&first.entry, Some(body));
+    }
     Ok(())
 }
 
-fn usage(body: &Body) -> Option<&protocol::record::Usage> {
-    match body {
-        Body::Usage(usage) => Some(usage),
-        Body::Log(_) => None,
-    }
+fn contradicted(_: Contradiction) -> StoreError {
+    StoreError::Damaged(
+        "the sums of its entries are not those that its totals entry signed. Restore the newest \
+         copy; nothing more is signed",
+    )
 }
 
 fn sign(signer: &Signer, head: &Head) -> Committed {

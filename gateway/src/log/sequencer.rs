@@ -1,6 +1,7 @@
 //! The sequencer: the one place where entries get their indices.
 //!
-//! Order of effects for a batch: stage (indices, times, hashes; the root is
+//! Order of effects for a batch: decide (which wallet each entry's key is bound
+//! to, which bindings are valid there), stage (indices, times, hashes; the root is
 //! computed a second time from the bytes that will be stored; signatures),
 //! commit (the size moves by compare-and-swap, with everything else, fsynced),
 //! add to the sums, take the checkpoint down in the head file, and only then
@@ -9,13 +10,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::entry::{Body, Entry};
 use protocol::hash::Hash;
 use protocol::index::{Time, TreeSize};
+use protocol::totals::Totals;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
+use super::bind;
 use super::calls::Call;
 use super::follower::LOOK;
 use super::lease::Lease;
@@ -26,6 +30,9 @@ use crate::store::{Append, AppendError, Chain, Epoch, Head, InboxRow, Record, St
 
 /// Entries in one transaction, at the most.
 pub(super) const MAX_BATCH: usize = 4_096;
+
+/// Between two looks whether a totals entry is due.
+const TOTALS_LOOK: Duration = Duration::from_secs(1);
 
 /// Retrievals that are remembered; older ones are looked up in the store.
 const MAX_RETRIEVED: usize = 65_536;
@@ -99,6 +106,8 @@ impl Sequencer {
         let shared = self.replica.store.is_shared();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut totals = tokio::time::interval(TOTALS_LOOK);
+        totals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 taken = pool.take() => match taken {
@@ -106,6 +115,11 @@ impl Sequencer {
                     None => return Ok(()),
                 },
                 _ = look.tick(), if shared => self.empty_inbox().await?,
+                _ = totals.tick() => {
+                    if self.totals_wait(1) {
+                        self.settle_totals().await?;
+                    }
+                }
                 () = lease.lost() => return Err(AppendError::Deposed),
             }
         }
@@ -180,13 +194,93 @@ impl Sequencer {
         batch: Vec<Submission>,
         taken: &[i64],
     ) -> Result<(), AppendError> {
-        let batch = self.without_known_responses(batch).await?;
-        if batch.is_empty() {
-            return self.discard(taken).await;
+        // No entry may stand over two intervals after one that is left out.
+        if self.totals_wait(2) {
+            self.settle_totals().await?;
         }
-        let staged = self.stage(&batch)?;
+        let batch = self.without_known_responses(batch).await?;
+        let (asked, batch): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .partition(|s| matches!(s.body, Body::Totals(_)));
+        let now = self.now();
+        let (batch, refused) = {
+            let sums = self.replica.sums();
+            let (ledger, origin) = (sums.read(), self.replica.signer.verifier().origin());
+            bind::decide(&ledger, origin, (self.size(), now), batch)
+        };
+        if batch.is_empty() {
+            self.discard(taken).await?;
+        } else {
+            self.append_decided(batch, now, taken).await?;
+        }
+        drop(refused);
+        if !asked.is_empty() {
+            self.settle_totals().await?;
+        }
+        Ok(())
+    }
+
+    /// Appends a totals entry over all that stands before it, if there is
+    /// something that no totals entry covers.
+    ///
+    /// # Errors
+    /// Another writer began its epoch, or moved the log.
+    pub(super) async fn settle_totals(&mut self) -> Result<(), AppendError> {
+        if !self.totals_wait(0) {
+            return Ok(());
+        }
+        let sums = self.replica.sums();
+        // Nobody else adds entries meanwhile.
+        let changes = sums.read().changes();
+        let tree = Arc::new(changes.make());
+        let body = Body::Totals(Totals {
+            size: self.size(),
+            count: tree.count(),
+            root: tree.root(),
+        });
+        sums.write().stage_tree(tree);
+        let totals = Submission {
+            body,
+            receipt_id: None,
+            retrieval: None,
+            released: None,
+            call: None,
+        };
+        self.append_decided(vec![totals], self.now(), &[]).await
+    }
+
+    /// Whether an entry has been left out for so many intervals, in a log
+    /// whose rules know totals.
+    fn totals_wait(&self, intervals: u64) -> bool {
+        let sums = self.replica.sums();
+        let ledger = sums.read();
+        let genesis = ledger.genesis().filter(|genesis| genesis.binds);
+        let since = genesis.zip(ledger.left_out_since());
+        since.is_some_and(|(genesis, since)| {
+            let waits = self.now().secs().saturating_sub(since.secs());
+            let promised = genesis.totals_interval.saturating_mul(intervals);
+            // After two intervals it is too late; after one it is due.
+            waits >= promised + u64::from(intervals == 2)
+        })
+    }
+
+    /// The time of entries that are appended now.
+    fn now(&self) -> Time {
+        (self.clock)().max(self.chain.time)
+    }
+
+    async fn append_decided(
+        &mut self,
+        batch: Vec<Submission>,
+        now: Time,
+        taken: &[i64],
+    ) -> Result<(), AppendError> {
+        let staged = self.stage(&batch, now)?;
         if let Err(error) = self.commit(&staged, &batch, taken).await {
+            // A totals entry is the next writer's to make.
             self.unsettled = batch;
+            self.unsettled
+                .retain(|s| !matches!(s.body, Body::Totals(_)));
             return Err(error);
         }
         self.chain = staged.chain;
@@ -194,7 +288,7 @@ impl Sequencer {
             mmr: self.chain.mmr.clone(),
             time: self.chain.time,
         };
-        self.replica.advance(head, &batch, &staged.records).await;
+        self.replica.advance(head, &batch, &staged.records).await?;
         for (submission, staged) in batch.into_iter().zip(&staged.records) {
             announce(&submission, staged);
             if let Some(released) = submission.released {
@@ -273,8 +367,7 @@ impl Sequencer {
     }
 
     /// The batch as it will be stored.
-    fn stage(&self, batch: &[Submission]) -> Result<StagedBatch, StoreError> {
-        let now = (self.clock)().max(self.chain.time);
+    fn stage(&self, batch: &[Submission], now: Time) -> Result<StagedBatch, StoreError> {
         let entries = batch.iter();
         let entries = entries
             .map(|s| (s.body.encode(now), s.receipt_id))
@@ -330,7 +423,7 @@ impl Sequencer {
 fn response(body: &Body) -> Option<Hash> {
     match body {
         Body::Usage(usage) => usage.response,
-        Body::Log(_) => None,
+        Body::Log(_) | Body::Binding(_) | Body::Totals(_) => None,
     }
 }
 
@@ -338,7 +431,7 @@ fn response(body: &Body) -> Option<Hash> {
 fn mentioned(submission: &Submission) -> [Option<Hash>; 2] {
     match &submission.body {
         Body::Usage(usage) => [usage.key_id, usage.response],
-        Body::Log(_) => [None, None],
+        Body::Log(_) | Body::Binding(_) | Body::Totals(_) => [None, None],
     }
 }
 

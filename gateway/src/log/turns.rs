@@ -122,6 +122,25 @@ impl Log {
         }
     }
 
+    /// Sums up what no totals entry covers, if this gateway writes: only from
+    /// then on can wallets' totals be proven.
+    ///
+    /// # Errors
+    /// Another writer moved the log, or the store failed for good.
+    pub async fn settle_totals(&mut self) -> Result<(), AppendError> {
+        match &mut self.turn {
+            Turn::Writes(sequencer, _) => {
+                // A log that never summed up has no wallets to prove yet.
+                let summed_up = sequencer.replica.sums().read().newest_totals().is_some();
+                match summed_up {
+                    true => sequencer.settle_totals().await,
+                    false => Ok(()),
+                }
+            }
+            Turn::Follows(_) => Ok(()),
+        }
+    }
+
     /// Records what a former process left. Handed over where gateways share
     /// the log: what that process handed over itself stays as it was.
     ///
