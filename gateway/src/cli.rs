@@ -30,7 +30,7 @@ enum Command {
     /// The same with a stand-in provider inside that needs no API key: it keeps
     /// sending calls of every kind through the proxy, so that the whole loop
     /// can be watched. Data in ./tally-demo unless --data-dir says otherwise.
-    Demo(Options),
+    Demo(Box<Options>),
     /// Bind calls to a wallet, in any log: makes a link token, prints the base
     /// URLs to use and the text that the wallet signs, takes the signature from
     /// standard input (made by `cast wallet sign`, say), and shows the receipt.
@@ -146,7 +146,7 @@ impl Cli {
     pub fn task(self) -> Task {
         match self.command {
             None => Task::Serve(self.options.given()),
-            Some(Command::Demo(options)) => Task::Demo(options.given()),
+            Some(Command::Demo(options)) => Task::Demo((*options).given()),
             Some(Command::Link(options)) => Task::Link(options),
         }
     }

@@ -22,8 +22,9 @@ async fn a_sentinel_cosigns_in_full_what_the_gateway_publishes() {
         log.vkey
     );
     std::fs::write(path("policy"), &policy).expect("our folder");
+    let file = path("policy");
     let (data, provider) = (log.data.path(), log.provider.url());
-    let arguments = ["--policy", &path("policy")];
+    let arguments = ["--policy", file.as_str()];
     let gateway = Gateway::start_at(data, provider, &address, &arguments).await;
     for size in [4, 304] {
         let before = gateway.json("/api/chain").await["size"].as_u64();
@@ -34,7 +35,7 @@ async fn a_sentinel_cosigns_in_full_what_the_gateway_publishes() {
     }
     // Who asks for the full cosignature is content, by a pass of its own.
     let pass = tokio::task::spawn_blocking(move || {
-        let sentinel = Sentinel::fresh().with(&["--policy", &path("policy")]);
+        let sentinel = Sentinel::fresh().with(&["--policy", &file]);
         sentinel.pass(gateway.url()).compare(&Sees::Verified)
     });
     assert_eq!(pass.await.expect("it ends"), Ok(()));
