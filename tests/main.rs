@@ -27,6 +27,7 @@ mod sessions;
 mod several;
 mod totals;
 mod vectors;
+mod wallets;
 mod websocket;
 mod witness;
 mod witnesses;

@@ -29,6 +29,8 @@ pub(crate) struct Pass {
 pub(crate) enum Sees {
     /// Exit 0.
     Verified,
+    /// Exit 0: a wallet's total that the log's key stands for.
+    Committed,
     /// Exit 1, with exactly these claims, proven.
     Proven(&'static [&'static str]),
     /// Exit 1, with exactly these claims, served.
@@ -125,6 +127,7 @@ impl Pass {
     pub(crate) fn compare(&self, expected: &Sees) -> Result<(), String> {
         let (exit, verdict, class, claims): (_, _, _, &[&str]) = match expected {
             Sees::Verified => (0, "verified", "", &[]),
+            Sees::Committed => (0, "committed", "", &[]),
             Sees::Proven(claims) => (1, "misbehaviour", "proven", claims),
             Sees::Served(claims) => (1, "misbehaviour", "served", claims),
             Sees::NoVerdict => (3, "no_verdict", "", &[]),

@@ -124,7 +124,7 @@ pub enum WalletError {
         /// Why.
         cause: ProofError,
     },
-    /// The log owes a totals entry: misbehaviour.
+    /// The log owes a totals entry, or the answer leaves it out.
     #[error(
         "entry {next} of {since} is in no totals, though the log's last entry is of {last}, \
          over two intervals of {interval} s later"
@@ -148,8 +148,9 @@ impl WalletProof {
     /// Verifies the proof for `wallet` under the log's key.
     ///
     /// # Errors
-    /// What does not prove. [`WalletError::Overdue`] alone is a proof of
-    /// misbehaviour, as everything else in the proof holds then.
+    /// What does not prove. [`WalletError::Overdue`] says that older totals
+    /// were answered than the log holds, or that it holds no newer ones; as
+    /// anybody can put older ones together, the answer proves neither.
     pub fn verify(&self, wallet: Address, key: &VerifierKey) -> Result<Proven, WalletError> {
         let checkpoint = Checkpoint::open(&self.checkpoint, key)?;
         let tree = (checkpoint.size(), checkpoint.root());

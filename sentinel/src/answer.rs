@@ -4,6 +4,7 @@
 //! Out of scope: whether they are right (see [`crate::audit`]).
 
 use protocol::hash::Hash;
+use protocol::name::Address;
 use protocol::record::Source;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -26,6 +27,8 @@ pub enum Question {
     Leaderboard(Source, Option<u64>),
     /// One user's sums.
     User(Hash),
+    /// One wallet's sums, with their proof.
+    Wallet(Address),
 }
 
 impl Question {
@@ -45,6 +48,7 @@ impl Question {
                 )
             }
             Self::User(key_id) => format!("api/user/{key_id}"),
+            Self::Wallet(wallet) => format!("api/wallet/{wallet}"),
         }
     }
 
@@ -70,6 +74,8 @@ pub enum Answer {
     Leaderboard(Leaderboard),
     /// To [`Question::User`].
     User(User),
+    /// To [`Question::Wallet`].
+    Wallet(Wallet),
 }
 
 /// Why an answer could not be read.
@@ -79,6 +85,13 @@ pub enum Unread {
     Incomplete(String),
     /// JSON, but not of the form that PROTOCOL.md gives it.
     Malformed(String),
+}
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Incomplete(why) | Self::Malformed(why)) = self;
+        f.write_str(why)
+    }
 }
 
 impl Answer {
@@ -93,6 +106,7 @@ impl Answer {
             Question::Models(_) => Self::Models(json(body)?),
             Question::Leaderboard(..) => Self::Leaderboard(json(body)?),
             Question::User(_) => Self::User(json(body)?),
+            Question::Wallet(_) => Self::Wallet(json(body)?),
         })
     }
 
@@ -104,6 +118,7 @@ impl Answer {
             Self::Models(answer) => answer.size,
             Self::Leaderboard(answer) => answer.size,
             Self::User(answer) => answer.size,
+            Self::Wallet(answer) => answer.size,
         }
     }
 }
@@ -197,6 +212,60 @@ pub struct Leaderboard {
     pub rows: Vec<Line>,
 }
 
+/// `/api/wallet/{addr}`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Wallet {
+    /// Entries it is computed over.
+    pub size: u64,
+    /// The wallet, in lower case.
+    pub wallet: String,
+    /// Sums of bound records by source.
+    pub bound: Vec<Line>,
+    /// Sums of claimed records by source.
+    pub claimed: Vec<Line>,
+    /// What proves the bound ones; `None` where the gateway has none at the moment.
+    pub proof: Option<Box<Proof>>,
+}
+
+/// A wallet's proof (PROTOCOL.md section 4.5). Nothing of it is verified.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Proof {
+    /// A checkpoint note.
+    pub checkpoint: String,
+    /// Entry 0.
+    pub log: ProvenEntry,
+    /// The newest totals entry.
+    pub totals: Option<ProvenEntry>,
+    /// The first entry that it leaves out.
+    pub next: Option<ProvenEntry>,
+    /// The checkpoint's last entry.
+    pub last: ProvenEntry,
+    /// The wallet's leaves and the neighbour on each side.
+    pub leaves: Vec<ProvenLeaf>,
+}
+
+/// An entry with its inclusion proof.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ProvenEntry {
+    /// Where it stands.
+    pub index: u64,
+    /// Its text.
+    pub entry: String,
+    /// From its sibling up, in base64.
+    pub hashes: Vec<String>,
+}
+
+/// A leaf of the totals tree with its inclusion proof.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ProvenLeaf {
+    /// Its place among the leaves.
+    pub index: u64,
+    /// Its bytes in hex.
+    pub leaf: String,
+    /// From its sibling up, in base64.
+    pub hashes: Vec<String>,
+}
+
 /// `/api/user/{key_id}`.
 #[derive(Debug, Deserialize)]
 pub struct User {
@@ -211,7 +280,7 @@ pub struct User {
 }
 
 /// Sums, and what they are of.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Line {
     /// Whose.
     pub key_id: Option<Box<str>>,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use protocol::key::VerifierKey;
+use protocol::name::Address;
 use protocol::vkey::KeyName;
 use reqwest::Url;
 
@@ -16,9 +17,9 @@ Verifies a Tallystick log of LLM usage from its public key alone.
 
 Fetches every entry, receipt signature and tile, rebuilds the Merkle tree in two independent ways, \
 and compares: every tile, the signed root, entry 0, the canonical form of each entry, the order of \
-times, every receipt's Ed25519 signature, and the totals that the log publishes with its own sums \
-at exactly the size they name. It remembers what it verified: the next run fetches only what is \
-new, and requires that the old log is its beginning. Only GET requests are made.";
+times, every receipt's Ed25519 signature, every binding of a key to a wallet and whom each call counts for, \
+every totals entry, and the sums that the log publishes with its own at exactly the size they name. It remembers what it verified: the next run fetches only what is \
+new, and requires that the old log is its beginning. Of the log only GET requests are made.";
 
 const AFTER: &str = "\
 Pins:
@@ -136,6 +137,21 @@ pub struct Common {
     #[arg(long, global = true, env = "TALLY_SENTINEL_QUIET")]
     pub quiet: bool,
 
+    /// A node of a chain, asked about contract wallets.
+    #[arg(
+        help = "JSON-RPC address of a node, asked whether contract wallets accept the signatures \
+                of their bindings (EIP-1271). Several, of a chain each: separated by commas. \
+                Without one such signatures are said not to be checked"
+    )]
+    #[arg(
+        long,
+        global = true,
+        env = "TALLY_SENTINEL_RPC_URL",
+        value_name = "URL"
+    )]
+    #[arg(value_delimiter = ',', hide_env_values = true)]
+    pub rpc_url: Vec<Url>,
+
     /// The longest wait for one answer; what fails is tried three times
     #[arg(
         long,
@@ -190,6 +206,30 @@ pub enum Command {
     /// what logs submit whose address it knows, and cosigns what it verified with that key, too. Prints its vkeys
     /// and its address; goes on until SIGINT or SIGTERM, then exits with 0.
     Witness(WitnessArgs),
+    /// Verifies one wallet's total, without reading the log
+    ///
+    /// Asks the log for the wallet's total and for its proof: a checkpoint that the log's key
+    /// signed, the totals entry under it, the wallet's sums under that with the neighbours on each
+    /// side (so that nothing is left out, and a wallet without usage is proven to have none), and
+    /// the log's last entry (so that old totals can't pass for new ones). Two or three requests,
+    /// whatever the log's size.
+    ///
+    /// The total is called `committed`: the log's key stands for it, and can't show anybody another
+    /// one. That it is the sum of the log's records is what `sentinel LOG_URL` verifies, by
+    /// reading all of them. Sums of different sources are never added. Usage that requests only
+    /// claimed for the wallet, and what came after the totals, is shown apart.
+    ///
+    /// Exit codes: 0 the total is the log's; 1 the log misbehaves; 2 wrong use; 3 no verdict: no
+    /// complete answer, no totals yet, or a log that a newer sentinel is needed for.
+    Wallet {
+        /// The wallet's address
+        #[arg(help = "The wallet's address: 0x and 40 hex digits, in any case, or checksummed")]
+        #[arg(value_parser = address)]
+        address: Address,
+        /// The log's address
+        #[arg(value_name = "LOG_URL", env = "TALLY_SENTINEL_LOG", value_parser = log_url)]
+        log: Url,
+    },
     /// Checks an evidence file, offline: whether it shows the misbehaviour that it says
     ///
     /// Needs nothing but the log's key: --vkey, got from the operator by another way; without it the
@@ -258,6 +298,20 @@ fn log_url(text: &str) -> Result<Url, String> {
     fetch::log_url(text).map_err(|error| error.to_string())
 }
 
+/// Of mixed case it must be the checksum's (EIP-55).
+fn address(text: &str) -> Result<Address, String> {
+    let form = || format!("{text:?} is no address: expected 0x and 40 hex digits");
+    let address = Address::from_any_case(text).ok_or_else(form)?;
+    let upper = text[2..].bytes().any(|b| b.is_ascii_uppercase());
+    let lower = text[2..].bytes().any(|b| b.is_ascii_lowercase());
+    if upper && lower && address.checksummed() != text {
+        return Err(format!(
+            "the case of {text} is not its checksum: a digit is mistyped, or write it in lower case"
+        ));
+    }
+    Ok(address)
+}
+
 fn vkey(text: &str) -> Result<VerifierKey, String> {
     VerifierKey::parse(text).map_err(|error| error.to_string())
 }
@@ -286,6 +340,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    const WALLET: &str = "0x5aeda56215b167893e80b4fe645ba6d5bab767de";
 
     #[test]
     fn the_command_line_is_sound() {
@@ -336,6 +392,19 @@ mod tests {
                 "http://a.b",
             ],
             &["sentinel", "witness", "--key", "k", "--prefix", "/w"],
+            &["sentinel", "wallet", WALLET, "http://a.b"],
+            &[
+                "sentinel",
+                "wallet",
+                "0x5AEDA56215B167893E80B4FE645BA6D5BAB767DE",
+                "http://a.b",
+            ],
+            &[
+                "sentinel",
+                "wallet",
+                "0x5AEDA56215b167893e80B4fE645BA6d5Bab767DE",
+                "http://a.b",
+            ],
         ] {
             assert!(Cli::try_parse_from(good).is_ok(), "{good:?}");
         }
@@ -346,6 +415,14 @@ mod tests {
             &["sentinel", "http://a.b", "--interval", "soon"],
             &["sentinel", "receipt"],
             &["sentinel", "evidence"],
+            &["sentinel", "wallet", WALLET],
+            &[
+                "sentinel",
+                "wallet",
+                "0x5aEDA56215b167893e80B4fE645BA6d5Bab767DE",
+                "http://a.b",
+            ],
+            &["sentinel", "wallet", &WALLET[2..], "http://a.b"],
             &["sentinel", "evidence", "file.json", "http://a.b"],
             &["sentinel", "receipt", "http://a.b/no/receipt"],
             &["sentinel", "--listen", "127.0.0.1:0", "http://a.b"],

@@ -10,17 +10,18 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use protocol::entry::{Body, Entry};
 use protocol::hash::Hash;
 use protocol::index::Index;
 use protocol::key::VerifierKey;
+use protocol::name::Address;
 use protocol::receipt::Receipt;
-use protocol::tile::Tile;
+use protocol::tile::{self, Tile};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::answer::Pubkey;
-use crate::audit::{self, Claim, Class, Finding, Held, Item, Signed, Unopened};
+use crate::answer::{self, Pubkey, Wallet};
+use crate::audit::{self, Before, Claim, Class, Finding, Held, Item, Signed, Unopened};
+use crate::light::{self, Refused};
 use crate::rebuild;
 use crate::receipt::Unverified;
 
@@ -193,12 +194,18 @@ impl File {
             Claim::EntryMalformed
             | Claim::FirstEntry
             | Claim::SecondLogEntry
-            | Claim::UnboundWallet
             | Claim::ReceiptSignature => self.one_entry(claim, key)?,
+            Claim::UnboundWallet
+            | Claim::BindingIgnored
+            | Claim::BindingInvalid
+            | Claim::TotalsFalse
+            | Claim::TotalsOverdue => self.after_others(claim, key)?,
+            Claim::WalletProof => self.wallet_proof(key)?,
             Claim::AggregateStats
             | Claim::AggregateModels
             | Claim::AggregateLeaderboard
             | Claim::AggregateUser
+            | Claim::AggregateWallet
             | Claim::AggregateChain => Some(self.aggregate(claim)?),
         })
     }
@@ -223,15 +230,50 @@ impl File {
             (_, Err(malformed)) => Some(*malformed),
             (Claim::FirstEntry, Ok(entry)) => audit::first_entry(&item, &entry, key),
             (Claim::SecondLogEntry, Ok(entry)) => audit::second_log_entry(&item, &entry, key),
-            (
-                Claim::UnboundWallet,
-                Ok(Entry::Known {
-                    body: Body::Usage(usage),
-                    ..
-                }),
-            ) => audit::unbound_wallet(&item, &usage, false, key),
             (_, Ok(_)) => None,
         })
+    }
+
+    /// What is wrong with an entry by itself, or after those that are put
+    /// before it; without them the file's word is passed on.
+    fn after_others(&self, claim: Claim, key: &VerifierKey) -> Result<Option<Finding>, String> {
+        let [kept] = &self.entries(key)?[..] else {
+            return Err("expected 1 entry".into());
+        };
+        let item = kept.item();
+        let entry = match audit::canonical(&item, key) {
+            Ok(entry) => entry,
+            Err(malformed) => return Ok(Some(*malformed)),
+        };
+        let alone = audit::by_itself(&item, &entry, key);
+        if alone.is_some() {
+            return Ok(alone);
+        }
+        if let Some(before) = self.material.get("before") {
+            let bytes = |name: &str| {
+                let text = before[name].as_str().unwrap_or_default();
+                let bytes = STANDARD.decode(text);
+                bytes.map_err(|e| format!("{name} before: {e}"))
+            };
+            let (entries, signatures) = (bytes("entries")?, bytes("signatures")?);
+            let entries = tile::entries(&entries).ok_or("entries before: cut")?;
+            let (signatures, []) = signatures.as_chunks::<64>() else {
+                return Err("signatures before: cut".into());
+            };
+            if entries.len() != signatures.len() {
+                return Err("not a signature for each entry before".into());
+            }
+            let before = Before::verify(entries.into_iter().zip(signatures), key);
+            let mut shown = before.judge(&item, key).into_iter();
+            return Ok(shown.find(|shown| shown.claim == claim));
+        }
+        Ok(audit::concerns(claim, &entry).then(|| Finding {
+            claim,
+            class: Class::Served,
+            index: Some(kept.index.get()),
+            message: self.message.clone(),
+            material: self.material.clone(),
+        }))
     }
 
     fn time_backwards(&self, key: &VerifierKey) -> Result<Option<Finding>, String> {
@@ -281,6 +323,22 @@ impl File {
         };
         let rebuilt: Vec<Hash> = rebuilt.iter().map(|h| Hash::from_bytes(*h)).collect();
         Ok(audit::tile(tile, &self.base64("served")?, &rebuilt))
+    }
+
+    /// What is wrong with a wallet's proof by itself; what only other answers
+    /// show is passed on.
+    fn wallet_proof(&self, key: &VerifierKey) -> Result<Option<Finding>, String> {
+        let wallet = Address::from_canonical(self.text("wallet")?).ok_or("wallet is no address")?;
+        let body = self.text("answer")?.as_bytes();
+        let answer: Wallet = answer::json(body).map_err(|why| format!("answer: {why}"))?;
+        let proof = answer.proof.ok_or("answer has no proof")?;
+        let wrong = match light::verify(&proof, wallet, key) {
+            Ok(_) => self.message.clone(),
+            Err(Refused::Wrong(wrong)) => wrong,
+            Err(Refused::Checkpoint(finding)) => finding.message,
+            Err(Refused::Unjudged(why)) => return Err(why),
+        };
+        Ok(Some(audit::wallet_proof(wallet, &wrong, body)))
     }
 
     /// A wrong sum needs the whole log to be seen: the file's word is passed on.
@@ -402,6 +460,7 @@ fn hash(value: &Value) -> Option<Hash> {
 mod tests {
     use super::*;
     use protocol::checkpoint::Checkpoint;
+    use protocol::entry::Body;
     use protocol::index::{Time, TreeSize};
     use protocol::key::{Origin, Signer};
     use protocol::name::Name;
@@ -938,5 +997,122 @@ mod tests {
                 "{claim}: {wrong}"
             );
         }
+    }
+
+    /// The log's first entries, with receipts by whom the seeds say.
+    fn before(entries: &[&[u8]], seeds: &[u8]) -> Value {
+        let (mut bundle, mut signatures) = (vec![], vec![]);
+        for ((index, entry), seed) in (0..).zip(entries).zip(seeds) {
+            tile::push_entry(&mut bundle, entry);
+            let (index, leaf) = (Index::new(index).expect("small"), rebuild::leaf_hash(entry));
+            let receipt = Receipt::new(ours().origin().clone(), index, leaf);
+            signatures.extend(receipt.sign(&signer(*seed)));
+        }
+        json!({ "entries": STANDARD.encode(bundle), "signatures": STANDARD.encode(signatures) })
+    }
+
+    #[test]
+    fn entries_are_proven_wrong_by_all_that_stand_before_them() {
+        let text = |entry: Vec<u8>| String::from_utf8(entry).expect("ASCII");
+        let first = text(log_entry(&ours())).replace("\"rules\":1", "\"rules\":2");
+        let first = first.as_bytes();
+        let with_key = |entry: Vec<u8>| {
+            let key = format!("\"{}\",\"key_id\":\"{}\"", hash_of(7), hash_of(3));
+            text(entry)
+                .replace(&format!("\"{}\"", hash_of(7)), &key)
+                .into_bytes()
+        };
+        let (call, bound) = (with_key(usage(5)), with_key(bound()));
+        let late = usage(5 + 1_201);
+        let shows = |claim, case, expected, entry: Value, before: Option<Value>| {
+            let mut material = json!({ "entries": [entry] });
+            if let Some(before) = before {
+                material["before"] = before;
+            }
+            (claim, case, expected, material)
+        };
+        let both: [&[u8]; 2] = [first, &call];
+        let unbound = "unbound_wallet";
+        check(vec![
+            shows(
+                unbound,
+                "all",
+                PROVEN,
+                item(2, &bound, 1),
+                Some(before(&both, &[1, 1])),
+            ),
+            shows(
+                unbound,
+                "one is missing",
+                SERVED,
+                item(3, &bound, 1),
+                Some(before(&both, &[1, 1])),
+            ),
+            shows(
+                unbound,
+                "one is forged",
+                SERVED,
+                item(2, &bound, 1),
+                Some(before(&both, &[1, 2])),
+            ),
+            shows(
+                unbound,
+                "it is forged",
+                SERVED,
+                item(2, &bound, 2),
+                Some(before(&both, &[1, 1])),
+            ),
+            shows(unbound, "none", SERVED, item(2, &bound, 1), None),
+            shows(
+                unbound,
+                "of nothing bound",
+                None,
+                item(2, &call, 1),
+                Some(before(&both, &[1, 1])),
+            ),
+            shows(
+                unbound,
+                "rules that bind nothing",
+                PROVEN,
+                item(99, &bound, 1),
+                Some(before(&[&log_entry(&ours())], &[1])),
+            ),
+            shows(
+                unbound,
+                "cut",
+                None,
+                item(2, &bound, 1),
+                Some(json!({ "entries": "AAA=" })),
+            ),
+            shows(
+                "binding_ignored",
+                "free",
+                None,
+                item(2, &call, 1),
+                Some(before(&both, &[1, 1])),
+            ),
+            shows(
+                "totals_overdue",
+                "late",
+                PROVEN,
+                item(2, &late, 1),
+                Some(before(&both, &[1, 1])),
+            ),
+            shows(
+                "totals_overdue",
+                "in time",
+                None,
+                item(2, &call, 1),
+                Some(before(&both, &[1, 1])),
+            ),
+            shows("totals_false", "no totals", None, item(2, &call, 1), None),
+            shows(
+                "binding_invalid",
+                "no binding",
+                None,
+                item(2, &call, 1),
+                None,
+            ),
+        ]);
     }
 }

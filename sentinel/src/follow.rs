@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
-use protocol::entry::{Body, Entry};
+use protocol::entry::Entry;
 use protocol::hash::Hash;
 use protocol::index::{Index, Time, TreeSize};
 use protocol::key::VerifierKey;
@@ -70,6 +70,11 @@ impl Findings {
     /// Whether nothing was found.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
+    }
+
+    /// Those that were kept, to make more of them.
+    pub fn kept_mut(&mut self) -> &mut [Finding] {
+        &mut self.kept
     }
 
     /// Those that were kept.
@@ -198,21 +203,25 @@ impl Follower {
                 let (before, item) = ((&before.item(), before.time), (&first.item(), first.time));
                 findings.extend(audit::time_backwards(before, item, &self.key));
             }
-            if trusted.upgrade.is_none() {
-                findings.extend(bundle.unbound);
-            }
             if let Some((_, last)) = bundle.ends {
                 trusted.last = Some(last);
             }
             news.push(&bundle.raw);
-            for (index, leaf, entry) in bundle.entries {
+            for taken in bundle.entries {
+                let Taken {
+                    index, leaf, entry, ..
+                } = taken;
                 if let Some(proof) = proof.as_deref_mut() {
                     proof.push(index.get(), leaf);
                 }
                 newest_day = entry
                     .as_ref()
                     .map_or(newest_day, |entry| entry.time().day());
-                trusted.take(index, leaf, entry, &mut full);
+                if let Some(broken) = trusted.take(index, leaf, entry, &mut full) {
+                    let item = Item::again(index, &broken.bytes, &taken.signature, taken.signed);
+                    let breaches = broken.breaches.iter();
+                    findings.extend(breaches.map(|breach| audit::breach(&item, breach, &self.key)));
+                }
                 judge.reach(&mut trusted, newest_day)?;
             }
             self.progress.set_position(trusted.tree.size());
@@ -334,18 +343,24 @@ pub struct RawBundle {
 
 /// Up to 256 entries that were verified on their own.
 struct Bundle {
-    /// Leaf hash and entry of those not known before; `None` what cannot be read.
-    entries: Vec<(Index, Hash, Option<Entry>)>,
+    /// Those not known before.
+    entries: Vec<Taken>,
     /// Their bytes, as a bundle holds them, if they were asked for.
     raw: Vec<u8>,
     /// The first and the last of them that can be read.
     ends: Option<(Last, Last)>,
     findings: Findings,
-    /// A wallet that counts as bound, unless an unknown kind stands in an earlier bundle.
-    unbound: Option<Finding>,
-    /// Whether an unknown kind stands in this one.
-    upgrade: bool,
     prefix_kept: bool,
+}
+
+/// An entry on its way into the fold.
+struct Taken {
+    index: Index,
+    leaf: Hash,
+    signature: [u8; 64],
+    signed: bool,
+    /// `None` where it cannot be read.
+    entry: Option<Entry>,
 }
 
 impl Bundle {
@@ -425,8 +440,6 @@ impl RawBundle {
             raw: vec![],
             ends: None,
             findings: Findings::default(),
-            unbound: None,
-            upgrade: false,
             prefix_kept: true,
         };
         let mut leaves = Vec::with_capacity(256);
@@ -450,7 +463,7 @@ impl RawBundle {
             let item = Item::verify(index, bytes, signature, key);
             leaves.push(item.leaf());
             let before = ends.as_ref().map(|(_, last)| (&last.item, last.time));
-            let entry = bundle.judge(index, &item, before, key);
+            let entry = bundle.judge(&item, before, key);
             if let Some(time) = entry.as_ref().map(Entry::time) {
                 let read = Read {
                     index,
@@ -461,7 +474,13 @@ impl RawBundle {
                 };
                 ends = Some((ends.map_or(read, |(first, _)| first), read));
             }
-            bundle.entries.push((index, item.leaf(), entry));
+            bundle.entries.push(Taken {
+                index,
+                leaf: item.leaf(),
+                signature: *signature,
+                signed: item.signed(),
+                entry,
+            });
             if raw {
                 tile::push_entry(&mut bundle.raw, bytes);
             }
@@ -501,7 +520,6 @@ impl Bundle {
     /// one that could be read.
     fn judge(
         &mut self,
-        index: Index,
         item: &Item<'_>,
         before: Option<(&Item<'_>, Time)>,
         key: &VerifierKey,
@@ -521,15 +539,7 @@ impl Bundle {
             self.findings
                 .extend(audit::time_backwards(before, (item, entry.time()), key));
         }
-        if let Entry::Known {
-            body: Body::Usage(usage),
-            ..
-        } = &entry
-            && self.unbound.is_none()
-        {
-            self.unbound = audit::unbound_wallet(item, usage, self.upgrade, key);
-        }
-        self.upgrade |= audit::upgrade(index, &entry).is_some();
+        self.findings.extend(audit::binding(item, &entry, key));
         Some(entry)
     }
 }

@@ -181,6 +181,7 @@ impl Judge {
             newest_day,
             own_day: self.own_day,
             sums,
+            accounts: &trusted.accounts,
         };
         let Some(finding) = audit::aggregate(&asked.question, answer, &asked.body, &mut at) else {
             return;

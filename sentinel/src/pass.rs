@@ -6,7 +6,9 @@
 //! 4. a checkpoint that covers these sizes, and the entries up to it, each
 //!    answer being judged as the fold passes its size;
 //! 5. the tree and the sums to there are stored;
-//! 6. what peers were shown is compared with it, and its quorum is required.
+//! 6. aggregates of users and wallets whom only the entries named are compared,
+//!    and chains asked about contract wallets, if chains are known;
+//! 7. what peers were shown is compared with it, and its quorum is required.
 //!
 //! A served finding counts only after a second fetch past caches. Out of
 //! scope: judging (see [`crate::audit`]), printing (see [`crate::report`]).
@@ -15,18 +17,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use protocol::entry::RULES;
+use protocol::index::TreeSize;
 use protocol::key::VerifierKey;
+use protocol::name::Address;
 use protocol::note::MAX_NOTE;
 use protocol::policy::Policy;
 use protocol::record::Source;
+use protocol::tile::WIDTH;
 
 use crate::answer::{self, Answer, Pubkey, Question, Unread};
-use crate::audit::{self, Finding, Signed, Unopened};
+use crate::audit::{self, Finding, Item, Signed, Unopened};
+use crate::chain::{Chains, Word};
 use crate::contrast::contrast;
 use crate::fetch::{Caches, Client, NoAnswer};
-use crate::follow::{Extended, Findings, Follower, Halt};
+use crate::follow::{Extended, Findings, Follower, Halt, RawBundle};
 use crate::judge::{Asked, Judge, Judged, Wrong};
 use crate::peers::{self, Shown};
+use crate::prove;
 use crate::quorum;
 use crate::rebuild::Consistency;
 use crate::report::{Evidence, Report, Story, Verdict};
@@ -35,6 +43,9 @@ use crate::trust::{StateError, Store, Trusted};
 /// Users whose sums are compared in one pass: as many who are known, as many
 /// whom leaderboards name, and as many who came with it.
 const SAMPLE: usize = 8;
+
+/// Wallets with totals whose answers are checked in one pass.
+const WALLETS: usize = 4;
 
 /// Aggregates that are asked for at once.
 const ASKED_AT_ONCE: usize = 8;
@@ -58,6 +69,8 @@ pub struct Settings {
     pub vkey: Option<VerifierKey>,
     /// How long a checkpoint is waited for, if not by `publish_max`.
     pub patience: Option<Duration>,
+    /// Who is asked about contract wallets.
+    pub chains: Chains,
     /// Shows a progress bar.
     pub progress: bool,
     /// Tells the story.
@@ -194,6 +207,7 @@ impl Session {
         (self.cosigned_by, self.compared) = (None, 0);
         let mut findings = Findings::default();
         let stop = self.check(&mut findings).await.err();
+        let stop = self.proven(stop).await;
         self.report(started, before, findings, stop)
     }
 
@@ -202,7 +216,18 @@ impl Session {
     pub async fn verify_to(&mut self, target: &Signed) -> Report {
         let (started, before) = (Instant::now(), self.size());
         let stop = self.check_to(target).await.err();
+        let stop = self.proven(stop).await;
         self.report(started, before, Findings::default(), stop)
+    }
+
+    /// With evidence of what entries follow.
+    async fn proven(&self, stop: Option<Stop>) -> Option<Stop> {
+        match (stop, &self.key) {
+            (Some(Stop::Misbehaviour(findings)), Some(key)) => Some(Stop::Misbehaviour(
+                prove::all(&self.client, key, findings).await,
+            )),
+            (stop, _) => stop,
+        }
     }
 
     fn report(
@@ -251,6 +276,8 @@ impl Session {
             receipt: None,
             cosigned_by: self.cosigned_by.clone(),
             peers: (!self.settings.peers.is_empty()).then_some(self.compared),
+            wallet: None,
+            contracts: trusted.map_or(0, |trusted| trusted.accounts.contracts().len()),
         }
     }
 
@@ -275,9 +302,11 @@ impl Session {
         asked.extend(ask(&self.client, &users, Caches::Allowed).await?);
         self.compare(&key, asked, &checkpoint, findings).await?;
         // Users whom only the entries named.
-        let users = self.strangers(known, &users);
+        let mut users = self.strangers(known, &users);
+        users.extend(self.wallets());
         let asked = ask(&self.client, &users, Caches::Allowed).await?;
         self.compare(&key, asked, &checkpoint, findings).await?;
+        self.contracts(&key, findings).await?;
         self.confront(&key, findings).await?;
         self.require_quorum(&key).await
     }
@@ -368,6 +397,38 @@ impl Session {
                 Err(_) => tokio::time::sleep(POLL).await,
             }
         }
+    }
+
+    /// Asks chains about bindings that contract wallets signed.
+    async fn contracts(&mut self, key: &VerifierKey, findings: &mut Findings) -> Result<(), Stop> {
+        let (Some(trusted), false) = (&mut self.trusted, self.settings.chains.is_empty()) else {
+            return Ok(());
+        };
+        let Some(size) = TreeSize::new(trusted.tree.size()) else {
+            return Ok(());
+        };
+        for index in trusted.accounts.contracts().to_vec() {
+            let (n, at) = (index.get() / WIDTH, index.get() % WIDTH);
+            let bundle = RawBundle::fetch(&self.client, n, size, Caches::Allowed).await?;
+            let entries = bundle.entries().into_iter().zip(bundle.signatures());
+            let Some((bytes, signature)) = entries.zip(0..).find(|(_, i)| *i == at).map(|(e, _)| e)
+            else {
+                continue;
+            };
+            // The receipt says that it is the entry that was read before.
+            let item = Item::verify(index, bytes, signature, key);
+            match self.settings.chains.binding(bytes, key.origin()).await {
+                Word::Valid if item.signed() => trusted.accounts.judged_by_chain(index),
+                Word::Invalid(why) if item.signed() => {
+                    findings.push(audit::contract(&item, &why, key));
+                }
+                Word::Unknown(why) => self.settings.story.tell(&format!(
+                    "the binding in entry {index}, signed by a contract wallet, is not checked: {why}"
+                )),
+                Word::Valid | Word::Invalid(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// The key to verify under; a served key that is another is a finding.
@@ -680,6 +741,31 @@ impl Session {
         let new = trusted.sums.sample(known, SAMPLE, below);
         let users = new.into_iter().map(Question::User);
         users.filter(|user| !asked.contains(user)).collect()
+    }
+
+    /// Wallets to ask for: some that have totals, and one that nobody has.
+    fn wallets(&self) -> Vec<Question> {
+        let trusted = self.trusted.as_ref().filter(|_| self.judges_sums());
+        let Some(accounts) = trusted
+            .map(|trusted| &trusted.accounts)
+            .filter(|accounts| accounts.rules() == Some(RULES))
+        else {
+            return vec![];
+        };
+        let wallets = accounts.wallets();
+        let mut chosen: Vec<_> = match wallets.leaf_count() {
+            0 => vec![],
+            count => (0..WALLETS)
+                .filter_map(|_| wallets.wallet(below(count)))
+                .collect(),
+        };
+        let mut absent = [0; 20];
+        // Without randomness the log could foresee it, and no more than that.
+        let _ = getrandom::fill(&mut absent);
+        chosen.push(Address::from_bytes(absent));
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen.into_iter().map(Question::Wallet).collect()
     }
 
     /// How many users are known.

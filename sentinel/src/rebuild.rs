@@ -74,13 +74,14 @@ fn tile_root(hashes: &[Hash]) -> Option<Hash> {
 
 /// The own fold: the roots of the perfect subtrees of the size's binary digits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Fold {
+pub struct Fold {
     size: u64,
     peaks: Vec<Hash>,
 }
 
 impl Fold {
-    fn push(&mut self, leaf: Hash) {
+    /// Appends the root of the next of perfect subtrees, which all have one height.
+    pub fn push(&mut self, leaf: Hash) {
         let mut carry = leaf;
         for _ in 0..self.size.trailing_ones() {
             let left = self.peaks.pop().expect("one peak per set bit of the size");
@@ -90,7 +91,17 @@ impl Fold {
         self.size += 1;
     }
 
-    fn root(&self) -> Hash {
+    /// Puts a fold over leaves beside this one over subtrees of `2^h` leaves
+    /// each, as the rest that fills no such subtree: only the root means
+    /// something then.
+    #[must_use]
+    pub fn beside(mut self, mut rest: Self) -> Self {
+        self.peaks.append(&mut rest.peaks);
+        self
+    }
+
+    /// The peaks, bagged from the right.
+    pub fn root(&self) -> Hash {
         let mut peaks = self.peaks.iter().rev();
         let Some(last) = peaks.next() else {
             return Hash::EMPTY_ROOT;

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::audit::{Class, Finding};
 use crate::follow::Findings;
 use crate::trust;
+use crate::wallet::Found;
 
 /// Evidence files of one claim that are kept where it is only served; proven
 /// ones are always kept.
@@ -20,6 +21,8 @@ const MAX_SERVED: usize = 100;
 pub enum Verdict {
     /// Everything was checked and is right.
     Verified,
+    /// The log's key stands for it, and for its whole only those who read it.
+    Committed,
     /// Something is wrong.
     Misbehaviour,
     /// There was no complete answer.
@@ -33,6 +36,7 @@ impl Verdict {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Verified => "verified",
+            Self::Committed => "committed",
             Self::Misbehaviour => "misbehaviour",
             Self::NoVerdict => "no_verdict",
             Self::Upgrade => "upgrade",
@@ -42,7 +46,7 @@ impl Verdict {
     /// The exit code.
     pub const fn exit(self) -> u8 {
         match self {
-            Self::Verified => 0,
+            Self::Verified | Self::Committed => 0,
             Self::Misbehaviour => 1,
             Self::NoVerdict | Self::Upgrade => 3,
         }
@@ -89,6 +93,10 @@ pub struct Report {
     pub cosigned_by: Option<Vec<String>>,
     /// How many peers were compared with, where there are any.
     pub peers: Option<usize>,
+    /// The wallet's total, where one was asked for.
+    pub wallet: Option<Found>,
+    /// Bindings of contract wallets that no chain was asked about.
+    pub contracts: usize,
 }
 
 /// Where a receipt's entry stands.
@@ -128,6 +136,12 @@ impl Report {
         if let Some(peers) = self.peers {
             report.insert("peers".into(), peers.into());
         }
+        if self.contracts > 0 {
+            report.insert("contracts_not_checked".into(), self.contracts.into());
+        }
+        if let Some(found) = &self.wallet {
+            report.extend(found.json());
+        }
         if let Some(reason) = &self.reason {
             report.insert("reason".into(), reason.clone().into());
         }
@@ -165,6 +179,10 @@ impl Report {
                     self.company()
                 ));
             }
+            (Verdict::Committed, _) => {
+                let found = self.wallet.iter().map(Found::text);
+                lines.extend(found.map(|text| text + &self.company()));
+            }
             (Verdict::Misbehaviour, _) => {}
             (Verdict::NoVerdict, _) => lines.push(format!("no verdict: {}", self.reason())),
             (Verdict::Upgrade, _) => lines.push(format!(
@@ -173,6 +191,13 @@ impl Report {
                 grouped(self.size),
                 self.reason()
             )),
+        }
+        if self.contracts > 0 {
+            lines.push(format!(
+                "not checked: bindings signed by contract wallets, which only their chain can \
+                 judge ({}; see --rpc-url)",
+                grouped(self.contracts as u64)
+            ));
         }
         for Reported {
             finding,
@@ -255,7 +280,7 @@ fn finding_json(reported: &Reported) -> Value {
 }
 
 /// 1234567 as 1,234,567.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -415,6 +440,8 @@ mod tests {
             receipt: None,
             cosigned_by: None,
             peers: None,
+            wallet: None,
+            contracts: 0,
         }
     }
 

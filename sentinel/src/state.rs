@@ -1,7 +1,7 @@
 //! The state file: what is in it, byte for byte.
 //!
 //! ```text
-//! magic │ length │ header, sums │ SHA-256       the whole: written at once
+//! magic │ length │ header, sums, accounts │ SHA-256       the whole: written at once
 //! length │ check │ note, signature, entries │ SHA-256 │ \n       a step
 //! length │ check │ note, signature, entries │ SHA-256 │ \n       a step
 //!   ..
@@ -18,7 +18,7 @@
 //!
 //! Out of scope: files (see [`crate::trust`]).
 
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::thread;
 
 use base64::Engine as _;
@@ -31,16 +31,20 @@ use protocol::tile;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::accounts::Accounts;
 use crate::audit::Signed;
 use crate::rebuild::{Tree, leaf_hash};
 use crate::sums::Sums;
 use crate::trust::{Last, Trusted};
 
 /// The first bytes of a state file; the number is its format's.
-const MAGIC: &[u8] = b"tallystick sentinel state 2\n";
+const MAGIC: &[u8] = b"tallystick sentinel state 3\n";
 
 /// Ends a step that is durable.
 pub const DURABLE: &[u8] = b"\n";
+
+/// The longest header: a note, six edges and an entry.
+const MAX_HEADER: u64 = 1 << 20;
 
 /// The bytes of a step's length with its check.
 const STEP_HEAD: usize = 16;
@@ -97,6 +101,7 @@ pub fn write(to: &mut impl Write, key: &VerifierKey, trusted: &mut Trusted) -> i
     // The length stands before what it is of, and memory must not hold both.
     let mut counted = Counting(0);
     trusted.sums.write(&mut counted)?;
+    trusted.accounts.write(&mut counted)?;
     let len = 8 + header.len() as u64 + counted.0;
     let mut to = Hashing {
         inner: to,
@@ -107,6 +112,7 @@ pub fn write(to: &mut impl Write, key: &VerifierKey, trusted: &mut Trusted) -> i
     to.write_all(&(header.len() as u64).to_be_bytes())?;
     to.write_all(&header)?;
     trusted.sums.write(&mut to)?;
+    trusted.accounts.write(&mut to)?;
     let digest: [u8; 32] = to.hasher.finalize().into();
     to.inner.write_all(&digest)?;
     let whole = (MAGIC.len() + 8) as u64 + len + 32;
@@ -206,6 +212,27 @@ pub fn read(file: &[u8]) -> Result<Read, String> {
         trusted,
         end: Some(end),
     })
+}
+
+/// The pinned key alone, from the head of a file whose hash is not looked at;
+/// `None` where it is no such head.
+///
+/// # Errors
+/// Those of `from`.
+pub fn pinned(mut from: impl io::Read) -> io::Result<Option<VerifierKey>> {
+    let mut head = [0; MAGIC.len() + 16];
+    from.read_exact(&mut head)?;
+    let (magic, lengths) = head.split_at(MAGIC.len());
+    let len = lengths
+        .last_chunk()
+        .map_or(0, |len| u64::from_be_bytes(*len));
+    if magic != MAGIC || len > MAX_HEADER {
+        return Ok(None);
+    }
+    let mut header = vec![];
+    from.take(len).read_to_end(&mut header)?;
+    let header: Option<Header> = serde_json::from_slice(&header).ok();
+    Ok(header.and_then(|header| VerifierKey::parse(&header.vkey).ok()))
 }
 
 struct Whole<'a> {
@@ -329,9 +356,10 @@ fn parse(content: &[u8]) -> Option<(VerifierKey, Trusted)> {
     let len = usize::try_from(u64::from_be_bytes(*len)).ok()?;
     let (header, mut rest) = rest.split_at_checked(len)?;
     let header: Header = serde_json::from_slice(header).ok()?;
-    let sums = Sums::read(&mut rest).filter(|_| rest.is_empty())?;
+    let sums = Sums::read(&mut rest)?;
+    let accounts = Accounts::read(&mut rest).filter(|_| rest.is_empty())?;
     let key = VerifierKey::parse(&header.vkey).ok()?;
-    let trusted = header.unpack(&key, sums)?;
+    let trusted = header.unpack(&key, sums, accounts)?;
     Some((key, trusted))
 }
 
@@ -358,7 +386,7 @@ impl Header {
         }
     }
 
-    fn unpack(self, key: &VerifierKey, sums: Sums) -> Option<Trusted> {
+    fn unpack(self, key: &VerifierKey, sums: Sums, accounts: Accounts) -> Option<Trusted> {
         let accepted = match self.checkpoint {
             Some(note) => Some(Signed::open(note.as_bytes(), key).ok()?),
             None => None,
@@ -389,6 +417,7 @@ impl Header {
             accepted,
             tree,
             sums,
+            accounts,
             last,
             upgrade: self.upgrade,
             publish_max: self.publish_max,

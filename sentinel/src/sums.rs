@@ -16,6 +16,8 @@ use protocol::index::Time;
 use protocol::name::{Address, Name};
 use protocol::record::{Outcome, Source, Usage};
 
+use crate::packed::{chunk, number, put, take, take_array, take_chunk, take_count, take_text};
+
 /// The longest window that is judged, in days; older days are forgotten.
 pub const MAX_WINDOW: u64 = 30;
 
@@ -482,39 +484,6 @@ impl Packed {
     }
 }
 
-/// Appends a number, 7 bits a byte, lowest first (LEB128).
-fn put(bytes: &mut Vec<u8>, mut number: u64) {
-    while number > 0x7f {
-        bytes.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push((number & 0x7f) as u8);
-}
-
-/// Takes such a number; `None` where the bytes end within it or it has no 64 bits.
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    // Most numbers are small, and whole days of them are read at once.
-    let (first, rest) = bytes.split_first()?;
-    *bytes = rest;
-    if first & 0x80 == 0 {
-        return Some(u64::from(*first));
-    }
-    let mut number = u64::from(first & 0x7f);
-    for shift in (7..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 {
-            return None;
-        }
-        number |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
-}
-
 // Stored form: numbers and length-prefixed bytes, in the order of the fields.
 impl Sums {
     /// Writes the sums down.
@@ -632,40 +601,6 @@ impl Sums {
     }
 }
 
-fn number(to: &mut impl Write, value: u64) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(10);
-    put(&mut bytes, value);
-    to.write_all(&bytes)
-}
-
-fn chunk(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    number(to, bytes.len() as u64)?;
-    to.write_all(bytes)
-}
-
-fn take_array<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
-    let (array, rest) = from.split_first_chunk()?;
-    *from = rest;
-    Some(*array)
-}
-
-/// Takes a number of things that are still to come, each of at least a byte.
-fn take_count(from: &mut &[u8]) -> Option<usize> {
-    let count = usize::try_from(take(from)?).ok()?;
-    (count <= from.len()).then_some(count)
-}
-
-fn take_chunk<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = take_count(from)?;
-    let (chunk, rest) = from.split_at_checked(len)?;
-    *from = rest;
-    Some(chunk)
-}
-
-fn take_text<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
-    std::str::from_utf8(take_chunk(from)?).ok()
-}
-
 fn take_packed(from: &mut &[u8]) -> Option<Packed> {
     Some(Packed(take_chunk(from)?.into()))
 }
@@ -723,28 +658,6 @@ mod tests {
         let mut rows: Vec<_> = users.into_iter().collect();
         rows.sort_by_key(|(key_id, sum)| (std::cmp::Reverse(sum.total()), *key_id));
         rows
-    }
-
-    #[test]
-    fn numbers_survive_packing() {
-        for value in [
-            0,
-            1,
-            127,
-            128,
-            16_383,
-            16_384,
-            u64::from(u32::MAX),
-            u64::MAX - 1,
-            u64::MAX,
-        ] {
-            let mut bytes = vec![];
-            put(&mut bytes, value);
-            assert_eq!(take(&mut &bytes[..]), Some(value));
-            assert_eq!(take(&mut &bytes[..bytes.len() - 1]), None);
-        }
-        assert_eq!(take(&mut &[0xff; 11][..]), None);
-        assert_eq!(take(&mut &[&[0xff; 9][..], &[2]].concat()[..]), None);
     }
 
     #[test]

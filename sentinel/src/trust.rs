@@ -21,6 +21,7 @@ use protocol::index::{Index, Time};
 use protocol::key::VerifierKey;
 use sha2::{Digest as _, Sha256};
 
+use crate::accounts::{Accounts, Breach};
 use crate::audit::{self, Item, Signed};
 use crate::rebuild::{Full, Tree};
 use crate::state::{self, DURABLE, End};
@@ -46,12 +47,23 @@ pub struct Trusted {
     pub tree: Tree,
     /// Its entries' sums.
     pub sums: Sums,
+    /// What they make of keys and wallets.
+    pub accounts: Accounts,
     /// Its last entry.
     pub last: Option<Last>,
     /// Why and from which entry on aggregates are not judged.
     pub upgrade: Option<(u64, String)>,
     /// Seconds within which an entry is under a checkpoint, as entry 0 says.
     pub publish_max: Option<u64>,
+}
+
+/// An entry that breaks rules between entries.
+#[derive(Debug)]
+pub struct Broken {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The rules.
+    pub breaches: Vec<Breach>,
 }
 
 /// The last entry that was verified.
@@ -100,25 +112,39 @@ impl News {
 
 impl Trusted {
     /// Takes up the next entry; `None` where it cannot be read. `full` gets
-    /// the tiles that it filled.
-    pub fn take(&mut self, index: Index, leaf: Hash, entry: Option<Entry>, full: &mut Vec<Full>) {
+    /// the tiles that it filled. Gives what the entry breaks, if it does.
+    pub fn take(
+        &mut self,
+        index: Index,
+        leaf: Hash,
+        entry: Option<Entry>,
+        full: &mut Vec<Full>,
+    ) -> Option<Broken> {
         self.tree.push(leaf, full);
-        let Some(entry) = entry else { return };
+        let entry = entry?;
         if self.upgrade.is_none() {
-            self.upgrade = audit::upgrade(index, &entry).map(|why| (index.get(), why));
+            let rules = self.accounts.rules();
+            self.upgrade = audit::upgrade(index, &entry, rules).map(|why| (index.get(), why));
         }
         let judged = self.upgrade.is_none();
-        match entry {
-            Entry::Known {
-                body: Body::Log(log),
-                ..
-            } if index.get() == 0 => self.publish_max = Some(log.publish_max),
-            Entry::Known {
-                time,
-                body: Body::Usage(usage),
-            } if judged => self.sums.add(time, usage),
-            _ => {}
+        let Entry::Known { time, body } = entry else {
+            return None;
+        };
+        if let (Body::Log(log), 0) = (&body, index.get()) {
+            self.publish_max = Some(log.publish_max);
         }
+        if !judged {
+            return None;
+        }
+        let breaches = self.accounts.take(index, leaf, time, &body);
+        let broken = (!breaches.is_empty()).then(|| Broken {
+            bytes: body.encode(time),
+            breaches,
+        });
+        if let Body::Usage(usage) = body {
+            self.sums.add(time, usage);
+        }
+        broken
     }
 }
 
@@ -274,6 +300,27 @@ pub fn take(dir: &Path) -> Result<File, StateError> {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(StateError::Locked(dir.into())),
         Err(TryLockError::Error(cause)) => Err(at(&path)(cause)),
+    }
+}
+
+/// The key that is pinned in a directory, without reading all that is stored.
+///
+/// # Errors
+/// It cannot be read, or is not what was written.
+pub fn pinned(dir: &Path) -> Result<Option<VerifierKey>, StateError> {
+    let path = dir.join("state");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at(&path)(error)),
+    };
+    match state::pinned(file) {
+        Ok(Some(key)) => Ok(Some(key)),
+        Ok(None) => {
+            let what = "its head does not fit".into();
+            Err(StateError::Damaged { path, what })
+        }
+        Err(error) => Err(at(&path)(error)),
     }
 }
 

@@ -5,24 +5,30 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::key::VerifierKey;
+use protocol::name::Address;
 use protocol::policy::Policy;
 use reqwest::Url;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::audit::Class;
+use crate::audit::{Class, Signed};
+use crate::chain::Chains;
 use crate::cli::{Cli, Command, Common};
 use crate::fetch::Client;
+use crate::follow::Findings;
 use crate::pass::{Session, SessionError, Settings, served_key, unix_time};
 use crate::peers::Board;
-use crate::report::{Report, Reported, Story, Verdict};
+use crate::report::{Evidence, Report, Reported, Story, Verdict};
 use crate::trust::{self, Store};
 use crate::witness::run::WitnessError;
 use crate::witness::serve::serve;
 use crate::{evidence, quorum, receipt, witness};
+
+/// How long a proof may take to come under the newest checkpoint.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Wrong use: a sentence for the person.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +82,10 @@ pub async fn run(cli: Cli, stop: impl Future<Output = ()>) -> Result<u8, UseErro
         None => return verify(cli, policy, stop).await,
         Some(Command::Witness(args)) => return witness::run::run(common, &args, stop).await,
         Some(Command::Evidence { file }) => evidence(common, &file)?,
+        Some(Command::Wallet { address, log }) => tokio::select! {
+            report = wallet(common, address, &log, policy.as_ref()) => report?,
+            () = stop => return Ok(Verdict::NoVerdict.exit()),
+        },
         Some(Command::Receipt {
             source,
             log,
@@ -170,6 +180,7 @@ fn open(
     let settings = Settings {
         vkey: common.vkey.clone(),
         patience: common.patience,
+        chains: chains(common)?,
         progress,
         story: Story {
             quiet: common.quiet,
@@ -178,6 +189,11 @@ fn open(
         peers,
     };
     Ok(Session::open(client(common, log)?, store, settings)?)
+}
+
+pub(crate) fn chains(common: &Common) -> Result<Chains, UseError> {
+    let chains = Chains::new(common.rpc_url.clone(), common.timeout);
+    Ok(chains.map_err(|error| SessionError::Client(error.into()))?)
 }
 
 pub(crate) fn client(common: &Common, log: &Url) -> Result<Client, UseError> {
@@ -191,6 +207,92 @@ pub(crate) fn state_dir(common: &Common, log: &Url) -> Result<PathBuf, UseError>
         .clone()
         .or_else(|| trust::default_dir(log))
         .ok_or(UseError::NoHome)
+}
+
+async fn wallet(
+    common: &Common,
+    address: Address,
+    log: &Url,
+    policy: Option<&Policy>,
+) -> Result<Report, UseError> {
+    let started = Instant::now();
+    let client = client(common, log)?;
+    let dir = state_dir(common, log)?;
+    let pinned = trust::pinned(&dir).map_err(SessionError::from)?;
+    if let (Some(given), Some(pinned)) = (&common.vkey, &pinned)
+        && given != pinned
+    {
+        let dir = dir.display().to_string();
+        let (given, pinned) = (Box::new(given.clone()), Box::new(pinned.clone()));
+        return Err(SessionError::Key { given, pinned, dir }.into());
+    }
+    let key = match common.vkey.clone().or(pinned) {
+        Some(key) => Ok(key),
+        None => first_contact(common, &client).await,
+    };
+    let patience = common.patience.unwrap_or(PATIENCE);
+    let asked = match &key {
+        Ok(key) => crate::wallet::ask(&client, key, address, patience).await,
+        Err(why) => Err(why.clone()),
+    };
+    let mut cosigned_by = None;
+    let (verdict, found, findings, reason) = match asked {
+        Ok(Ok(found)) if found.has_totals() => {
+            let signed = found.signed();
+            let met = match (policy, &key) {
+                (Some(policy), Ok(key)) => quorum::cosigners(policy, key, signed.note()).map(Some),
+                _ => Ok(None),
+            };
+            match met {
+                Ok(by) => {
+                    cosigned_by = by;
+                    (Verdict::Committed, Some(found), Findings::default(), None)
+                }
+                Err(why) => (
+                    Verdict::NoVerdict,
+                    Some(found),
+                    Findings::default(),
+                    Some(why),
+                ),
+            }
+        }
+        Ok(Ok(found)) => {
+            let why = crate::wallet::NO_TOTALS.to_owned();
+            (
+                Verdict::NoVerdict,
+                Some(found),
+                Findings::default(),
+                Some(why),
+            )
+        }
+        Ok(Err(findings)) => (Verdict::Misbehaviour, None, findings, None),
+        Err(why) => (Verdict::NoVerdict, None, Findings::default(), Some(why)),
+    };
+    let key = key.ok();
+    let evidence = Evidence {
+        dir: dir.join("evidence"),
+        log: log.to_string(),
+        vkey: key.as_ref().map(VerifierKey::to_string),
+        time: unix_time(),
+    };
+    let signed = found.as_ref().map(crate::wallet::Found::signed);
+    Ok(Report {
+        verdict,
+        log: evidence.log.clone(),
+        origin: key.as_ref().map(|key| key.origin().to_string()),
+        vkey: evidence.vkey.clone(),
+        size: signed.map_or(0, Signed::size),
+        root: signed.map(|signed| signed.root().to_string()),
+        new_entries: 0,
+        took: started.elapsed(),
+        findings: evidence.keep(&findings),
+        reason,
+        receipt: None,
+        cosigned_by,
+        peers: None,
+        wallet: found,
+        contracts: 0,
+    })
 }
 
 fn evidence(common: &Common, path: &Path) -> Result<Report, UseError> {
@@ -244,6 +346,8 @@ fn evidence(common: &Common, path: &Path) -> Result<Report, UseError> {
         receipt: None,
         cosigned_by: None,
         peers: None,
+        wallet: None,
+        contracts: 0,
     })
 }
 

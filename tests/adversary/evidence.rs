@@ -9,13 +9,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, VerifyingKey};
 use protocol::checkpoint::Checkpoint;
+use protocol::entry::{Body, Entry};
 use protocol::hash::Hash;
 use protocol::index::TreeSize;
+use protocol::key::Origin;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::binaries::Folder;
 use crate::forge::log::signer;
+use crate::forge::wallet::totals;
 use crate::sentinel::{Pass, Sentinel};
 
 /// Whether every finding has an evidence file that says what the finding says
@@ -129,9 +132,10 @@ fn proves(claim: &str, evidence: &Value, vkey: &str) -> Result<(), String> {
             let value = understood(&second.entry).ok_or("malformed, which is another claim")?;
             second.index > 0 && value["kind"] == "log"
         }
-        "unbound_wallet" => {
-            let value = understood(&one()?.entry).ok_or("malformed, which is another claim")?;
-            value["link"] == "bound"
+        "unbound_wallet" | "binding_ignored" | "binding_invalid" | "totals_false"
+        | "totals_overdue" => {
+            let before = log.before(&evidence["before"])?;
+            breaks(claim, &one()?, before.as_deref(), &log.origin)?
         }
         "time_backwards" => {
             let both = entries()?;
@@ -154,6 +158,88 @@ fn proves(claim: &str, evidence: &Value, vkey: &str) -> Result<(), String> {
     } else {
         Err("the evidence does not show it".into())
     }
+}
+
+/// Whether an entry is against those before it, or against itself where there
+/// are none: PROTOCOL.md sections 4.2 to 4.4, by plain loops.
+fn breaks(
+    claim: &str,
+    item: &Promised,
+    before: Option<&[Vec<u8>]>,
+    origin: &str,
+) -> Result<bool, String> {
+    let json = |entry: &[u8]| serde_json::from_slice::<Value>(entry).map_err(|e| e.to_string());
+    let said = json(&item.entry)?;
+    let Some(before) = before else {
+        return Ok(match claim {
+            "unbound_wallet" => said["link"] == "bound" && said.get("key_id").is_none(),
+            "totals_false" => said["size"].as_u64() > Some(item.index),
+            "binding_invalid" => {
+                let origin = Origin::parse(origin).map_err(|e| e.to_string())?;
+                matches!(Entry::parse(&item.entry), Ok(Entry::Known { time, body: Body::Binding(b) })
+                    if b.judge(&origin, time).is_err())
+            }
+            _ => false,
+        });
+    };
+    let values: Vec<Value> = before
+        .iter()
+        .map(|entry| json(entry))
+        .collect::<Result<_, _>>()?;
+    if values[0]["rules"] == 1 {
+        return Ok(claim == "unbound_wallet" && said["link"] == "bound");
+    }
+    if before.len() as u64 != item.index {
+        return Err("not all entries before it".into());
+    }
+    let (mut holder, mut newest) = (Value::Null, leaf_hash(&before[0]));
+    let (mut size, mut burnt) = (0, false);
+    for (value, entry) in values.iter().zip(before) {
+        if value["kind"] == "binding" && value["key_id"] == said["key_id"] {
+            holder = match value["action"].as_str() {
+                Some("link") => value["wallet"].clone(),
+                Some("move") => value["to"].clone(),
+                _ => Value::Null,
+            };
+            burnt |= value["action"] == "burn";
+            newest = leaf_hash(entry);
+        }
+        if value["kind"] == "totals" {
+            size = value["size"].as_u64().ok_or("no size")?;
+        }
+    }
+    let counts = said["link"] == "bound" && said["wallet"] == holder;
+    Ok(match claim {
+        "unbound_wallet" => said["link"] == "bound" && !counts,
+        "binding_ignored" => holder != Value::Null && !counts,
+        "binding_invalid" => {
+            let follows = said["previous"] == Hash::from_bytes(newest).to_string();
+            let free = holder == Value::Null;
+            !follows || burnt || (said["action"] == "link") != free
+        }
+        "totals_overdue" => {
+            let left = |(i, value): &(u64, &Value)| {
+                *i >= size && (value["kind"] == "usage" || value["kind"] == "binding")
+            };
+            let first = (0..)
+                .zip(&values)
+                .find(left)
+                .map(|(_, value)| value["time"].as_u64());
+            let interval = values[0]["totals_interval"].as_u64().ok_or("no interval")?;
+            said["kind"] != "totals"
+                && first
+                    .flatten()
+                    .is_some_and(|t| said["time"].as_u64() > Some(t + 2 * interval))
+        }
+        _ => {
+            let over = said["size"].as_u64().ok_or("no size")?;
+            let sums = |over| totals(before, usize::try_from(over).expect("small"));
+            over <= size || over > item.index || {
+                let right = sums(over);
+                said["count"] != right.count || said["root"] != right.root.to_string()
+            }
+        }
+    })
 }
 
 #[test]
@@ -321,6 +407,37 @@ impl Vkey {
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or("no leaf hash")?;
         Ok((index.parse().map_err(|_| "no index")?, leaf))
+    }
+
+    /// The log's first entries, each with a genuine receipt.
+    fn before(&self, value: &Value) -> Result<Option<Vec<Vec<u8>>>, String> {
+        let bytes = |name: &str| {
+            let text = value[name].as_str().ok_or("no bytes")?;
+            STANDARD.decode(text).map_err(|e| e.to_string())
+        };
+        if value.is_null() {
+            return Ok(None);
+        }
+        let (bundle, signatures) = (bytes("entries")?, bytes("signatures")?);
+        let (mut entries, mut rest) = (vec![], &bundle[..]);
+        while let [a, b, after @ ..] = rest {
+            let (entry, after) = after
+                .split_at_checked(usize::from(u16::from_be_bytes([*a, *b])))
+                .ok_or("a cut entry")?;
+            entries.push(entry.to_vec());
+            rest = after;
+        }
+        if signatures.len() != 64 * entries.len() {
+            return Err("not a signature each".into());
+        }
+        for (i, (entry, signature)) in entries.iter().zip(signatures.chunks(64)).enumerate() {
+            let leaf = STANDARD.encode(leaf_hash(entry));
+            let text = format!("tallystick/receipt/v1\n{}\n{i}\n{leaf}\n", self.origin);
+            let signature = Signature::from_slice(signature).map_err(|e| e.to_string())?;
+            let verified = self.key.verify_strict(text.as_bytes(), &signature);
+            verified.map_err(|_| format!("receipt {i} is not the log's"))?;
+        }
+        Ok(Some(entries))
     }
 
     fn promised(&self, value: &Value) -> Result<Promised, String> {

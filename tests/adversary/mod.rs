@@ -11,11 +11,13 @@ mod contact;
 mod content;
 pub(crate) mod evidence;
 mod history;
+mod lookups;
 mod peers;
 mod quorum;
 mod receipts;
 mod tiles;
 mod transport;
+mod wallets;
 mod watch;
 
 use crate::forge::log::Log;

@@ -3,9 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::name::Address;
 use serde_json::{Map, Value, json};
 
 use super::log::{Log, now};
+use super::wallet;
 
 const SOURCES: [&str; 2] = ["proxy", "custom"];
 const OUTCOMES: [&str; 5] = ["complete", "aborted", "partial", "unmetered", "unknown"];
@@ -172,7 +174,7 @@ pub(crate) fn answer_on(today: u64, log: &Log, size: usize, request: &Request) -
                     .collect();
                 json!({"size": size, "key_id": user, "sources": by_source(&theirs), "models": models(&theirs)})
             } else if let Some(wallet) = other.strip_prefix("wallet/") {
-                wallets_sums(&calls, size, wallet)
+                wallets_sums(log, &calls, size, wallet)
             } else {
                 let index: usize = other.strip_prefix("records/")?.parse().ok()?;
                 record(log, index).filter(|_| index < size)?
@@ -221,7 +223,7 @@ fn stats(calls: &[&Call], size: usize) -> Value {
     })
 }
 
-fn wallets_sums(calls: &[&Call], size: usize, wallet: &str) -> Value {
+fn wallets_sums(log: &Log, calls: &[&Call], size: usize, wallet: &str) -> Value {
     let linked = |link: &str| {
         let theirs: Vec<&Call> = calls
             .iter()
@@ -234,7 +236,12 @@ fn wallets_sums(calls: &[&Call], size: usize, wallet: &str) -> Value {
             .collect();
         by_source(&theirs)
     };
-    json!({"size": size, "wallet": wallet.to_lowercase(), "bound": linked("bound"), "claimed": linked("claimed")})
+    let address = Address::from_any_case(wallet).expect("an address");
+    json!({
+        "size": size, "wallet": wallet.to_lowercase(),
+        "bound": linked("bound"), "claimed": linked("claimed"),
+        "proof": wallet::proof(log, size, size, address),
+    })
 }
 
 fn by_source(calls: &[&Call]) -> Vec<Value> {

@@ -5,5 +5,7 @@
 //! plain loops from PROTOCOL.md, and shares only formats with the gateway.
 
 pub(crate) mod api;
+pub(crate) mod chain;
 pub(crate) mod log;
 pub(crate) mod server;
+pub(crate) mod wallet;

@@ -147,6 +147,8 @@ pub async fn run(
         }),
         cosigned_by: found.cosigned_by,
         peers: None,
+        wallet: None,
+        contracts: 0,
     })
 }
 

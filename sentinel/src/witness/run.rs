@@ -24,7 +24,7 @@ use crate::follow::Findings;
 use crate::pass::{Session, SessionError, Settings, unix_time};
 use crate::report::{Evidence, Story};
 use crate::trust::{self, Store};
-use crate::watch::{UseError, client};
+use crate::watch::{UseError, chains, client};
 
 /// A log to witness.
 #[derive(Clone, Debug)]
@@ -252,6 +252,7 @@ fn sessions(
         let settings = Settings {
             vkey: Some(log.key.clone()),
             patience: common.patience,
+            chains: chains(common)?,
             progress: false,
             story,
             policy: None,
