@@ -2,6 +2,7 @@
 
 mod adversary;
 mod anchors;
+mod anvil;
 mod architecture;
 mod bad_input;
 mod binaries;
