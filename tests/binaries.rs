@@ -28,6 +28,8 @@ pub(crate) fn program(name: &str) -> PathBuf {
             "sentinel",
             "-p",
             "gateway",
+            "-p",
+            "anchor",
             "--target-dir",
         ]);
         build.arg(folder.parent().expect("below the target folder"));

@@ -1,6 +1,8 @@
 //! Whole-system tests: one binary, a module for each subject.
 
 mod adversary;
+mod anchors;
+mod anvil;
 mod architecture;
 mod bad_input;
 mod binaries;

@@ -123,18 +123,16 @@ impl DataDir {
         self.secret(LOG_KEY, in_use)
     }
 
-    /// The address of the log's secp256k1 key, which is made likewise.
+    /// The log's secp256k1 key, which is made likewise.
     ///
     /// # Errors
     /// As [`DataDir::log_seed`].
-    pub fn evm_address(&self, in_use: Option<&Database>) -> Result<Address, DataDirError> {
+    pub fn evm_key(&self, in_use: Option<&Database>) -> Result<EvmKey, DataDirError> {
         let secret = self.secret(EVM_KEY, in_use)?;
-        let key = EvmKey::from_slice(&secret).map_err(|_| DataDirError::Content {
+        EvmKey::from_slice(&secret).map_err(|_| DataDirError::Content {
             path: self.path.join(EVM_KEY),
             expected: "a secp256k1 secret key as 64 hex digits",
-        })?;
-        let address = alloy_primitives::Address::from_private_key(&key);
-        Ok(Address::from_bytes(address.into_array()))
+        })
     }
 
     fn secret(
@@ -199,6 +197,12 @@ impl DataDir {
         written.map_err(io_error(&path, "written"))?;
         Ok(secret)
     }
+}
+
+/// The address of a secp256k1 key.
+pub fn evm_address(key: &EvmKey) -> Address {
+    let address = alloy_primitives::Address::from_private_key(key);
+    Address::from_bytes(address.into_array())
 }
 
 /// The origin that a log takes when none was chosen: it names nobody, and

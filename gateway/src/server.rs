@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use protocol::anchor::ChainLog;
 use protocol::entry::{self, Body, Entry, RULES};
 use protocol::hash::receipt_commitment;
 use protocol::index::{Index, TreeSize};
@@ -27,9 +28,9 @@ use tokio::task::{JoinError, JoinHandle};
 use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{self, Api, Holds, Shown, TileCache};
+use crate::api::{self, Api, Holds, Notary, Shown, TileCache};
 use crate::config::{Config, LogFormat};
-use crate::keys::{DataDir, DataDirError, default_origin};
+use crate::keys::{DataDir, DataDirError, default_origin, evm_address};
 use crate::log::calls::Calls;
 use crate::log::head::{HeadError, HeadFile};
 use crate::log::pool::{Pool, Submission};
@@ -172,7 +173,8 @@ impl Server {
         let stored = first_entry(&store).await.map_err(failed)?;
         let in_use = stored.as_ref().map(|_| &database);
         let seed = data.log_seed(in_use)?;
-        let evm_key = data.evm_address(in_use)?;
+        let evm_secret = data.evm_key(in_use)?;
+        let evm_key = evm_address(&evm_secret);
         let origin = settle_origin(stored, config, &seed, evm_key)?;
         // The address before the first entry: a port in use begins no log.
         let listener =
@@ -249,6 +251,7 @@ impl Server {
             }),
             committed: committed.clone(),
             published,
+            notary: Notary::new(ChainLog::new(&verifier, evm_key), evm_secret),
             witnesses,
             health,
             metrics: recorder(),

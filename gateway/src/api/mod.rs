@@ -6,6 +6,7 @@ mod bindings;
 mod operator;
 mod proofs;
 mod records;
+mod statement;
 mod sums;
 mod tiles;
 mod wallet;
@@ -35,6 +36,7 @@ use crate::reply::{ApiError, ErrorBody};
 use crate::store::Store;
 use crate::witness::roster::Roster;
 pub use bindings::{Holds, Shown};
+pub use statement::Notary;
 pub use tiles::TileCache;
 
 /// What the handlers see.
@@ -58,6 +60,8 @@ pub struct Api {
     pub committed: watch::Receiver<Committed>,
     /// What `/checkpoint` answers.
     pub published: watch::Receiver<Published>,
+    /// Signs that for EVM chains.
+    pub notary: Notary,
     /// How the witnesses fare, if there are any.
     pub witnesses: Option<Roster>,
     /// Whether records can be stored.

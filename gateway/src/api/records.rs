@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::statement::Statement;
 use super::{Api, limit, query, store_failed};
 use crate::log::calls::Fate;
+use crate::log::publish::Published;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::{self, Page};
 
@@ -52,20 +54,52 @@ pub(super) struct Chain {
     root_base64: String,
     /// Its checkpoint, a signed note.
     checkpoint: String,
+    /// The newest published checkpoint, as contracts on EVM chains take it.
+    published: Anchorable,
 }
 
-/// The newest durable size and root, with its checkpoint.
+/// A published checkpoint, signed with the log's EVM key.
+#[derive(Serialize, ToSchema)]
+struct Anchorable {
+    /// How many entries it covers.
+    size: u64,
+    /// The root over them, in hex.
+    root: String,
+    /// The time of the last of them, in seconds since 1970.
+    time: u64,
+    /// The checkpoint as it is at `/checkpoint`, a signed note.
+    checkpoint: String,
+    /// `0x` and r, s and v in hex: the EVM key's EIP-712 signature over size, root and time.
+    signature: String,
+}
+
+impl From<Statement> for Anchorable {
+    fn from(statement: Statement) -> Self {
+        let Published { checkpoint, note } = statement.published;
+        Self {
+            size: checkpoint.size().get(),
+            root: checkpoint.root().to_string(),
+            time: statement.time.secs(),
+            checkpoint: note.to_string(),
+            signature: alloy_primitives::hex::encode_prefixed(statement.signature),
+        }
+    }
+}
+
+/// The newest durable size and root, with its checkpoint, and what can be anchored.
 #[utoipa::path(get, path = "/api/chain", responses((status = 200, body = Chain)))]
-pub(super) async fn chain(State(api): State<Arc<Api>>) -> Json<Chain> {
+pub(super) async fn chain(State(api): State<Arc<Api>>) -> Result<Json<Chain>, ApiError> {
+    let published = api.statement().await?.into();
     let committed = api.committed.borrow().clone();
     let checkpoint = &committed.checkpoint;
-    Json(Chain {
+    Ok(Json(Chain {
         origin: checkpoint.origin().to_string(),
         size: checkpoint.size().get(),
         root: checkpoint.root().to_string(),
         root_base64: checkpoint.root().to_base64(),
         checkpoint: committed.note.to_string(),
-    })
+        published,
+    }))
 }
 
 /// An entry with its proof of promise.

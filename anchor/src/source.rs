@@ -1,0 +1,347 @@
+//! The log as a client sees it: what it offers to be anchored, verified.
+//!
+//! Out of scope: entries one by one, which sentinels verify.
+
+use std::time::Duration;
+
+use alloy_primitives::{Bytes, Signature};
+use protocol::anchor::ChainLog;
+use protocol::checkpoint::{Checkpoint, CheckpointError};
+use protocol::entry::{Body, Entry, EntryError};
+use protocol::hash::Hash;
+use protocol::index::{Index, Time, TreeSize};
+use protocol::key::VerifierKey;
+use protocol::proof::{ProofError, verify_consistency, verify_inclusion};
+use reqwest::Url;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// A page of 1,000 entries of 65,535 bytes, as JSON.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// A log's address.
+#[derive(Debug)]
+pub struct Source {
+    http: reqwest::Client,
+    base: Url,
+}
+
+/// A log as it says itself, shown under a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its Ed25519 key.
+    pub key: VerifierKey,
+    /// What contracts know of it.
+    pub log: ChainLog,
+}
+
+/// A published checkpoint that can be anchored: everything in it was verified.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// How many entries it covers.
+    pub size: TreeSize,
+    /// Their root.
+    pub root: Hash,
+    /// The time of the last of them.
+    pub time: Time,
+    /// The EVM key's signature.
+    pub signature: Bytes,
+}
+
+/// Why a log offers nothing that can be anchored.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No complete answer.
+    #[error("the log gave no complete answer to {path}: {cause}")]
+    NoAnswer {
+        /// What was asked for.
+        path: String,
+        /// What happened.
+        cause: String,
+    },
+    /// Another log, or an impostor.
+    #[error("the log's key is {found}, expected {expected}")]
+    Key {
+        /// The pinned one.
+        expected: Box<VerifierKey>,
+        /// What entry 0 says.
+        found: Box<VerifierKey>,
+    },
+    /// The checkpoint is not the log's.
+    #[error("the log's checkpoint is not accepted")]
+    Checkpoint(#[from] CheckpointError),
+    /// An entry is none.
+    #[error("entry {index} is not accepted")]
+    Entry {
+        /// Where it stands.
+        index: u64,
+        /// What is wrong.
+        #[source]
+        source: EntryError,
+    },
+    /// Entry 0 is of another kind.
+    #[error("entry 0 does not say what the log is")]
+    NoLog,
+    /// A proof leads elsewhere.
+    #[error("the log's proof for {what} is not accepted")]
+    Proof {
+        /// What it should show.
+        what: String,
+        /// What is wrong.
+        #[source]
+        source: ProofError,
+    },
+    /// Two parts of one answer differ.
+    #[error("/api/chain says {found} of the published checkpoint, expected {expected}")]
+    Differs {
+        /// What was said.
+        found: String,
+        /// What the checkpoint says.
+        expected: String,
+    },
+    /// Not signed with the EVM key.
+    #[error("the signature over size {size} is not by the EVM key {evm_key} of entry 0")]
+    Signature {
+        /// Of which size.
+        size: TreeSize,
+        /// Whose it should be.
+        evm_key: protocol::name::Address,
+    },
+}
+
+impl SourceError {
+    /// Whether the log answered, and wrongly so.
+    pub fn is_misbehaviour(&self) -> bool {
+        !matches!(self, Self::NoAnswer { .. })
+    }
+}
+
+#[derive(Deserialize)]
+struct Chain {
+    published: Published,
+}
+
+#[derive(Deserialize)]
+struct Published {
+    size: u64,
+    root: String,
+    time: u64,
+    checkpoint: String,
+    signature: Bytes,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    entry: String,
+}
+
+#[derive(Deserialize)]
+struct Records {
+    records: Vec<Record>,
+    next: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Proof {
+    hashes: Vec<String>,
+}
+
+impl Source {
+    /// The log at `base`.
+    ///
+    /// # Errors
+    /// TLS or proxy settings are unusable.
+    pub fn new(mut base: Url) -> Result<Self, reqwest::Error> {
+        if !base.path().ends_with('/') {
+            let path = format!("{}/", base.path());
+            base.set_path(&path);
+        }
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("tallystick-anchor/", env!("CARGO_PKG_VERSION")))
+            .timeout(Duration::from_secs(30))
+            .redirect(reqwest::redirect::Policy::limited(4))
+            .build()?;
+        Ok(Self { http, base })
+    }
+
+    /// The log's address.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// What the log says it is in entry 0, and what it offers now. `pinned` is
+    /// its key, if it is known already.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn offer(&self, pinned: Option<&VerifierKey>) -> Result<(Known, Offer), SourceError> {
+        let first: Record = self.get("api/records/0").await?;
+        let Entry::Known {
+            body: Body::Log(said),
+            ..
+        } = parse(0, &first.entry)?
+        else {
+            return Err(SourceError::NoLog);
+        };
+        if let Some(expected) = pinned.filter(|key| **key != said.key) {
+            return Err(SourceError::Key {
+                expected: Box::new(expected.clone()),
+                found: Box::new(said.key),
+            });
+        }
+        let log = ChainLog::new(&said.key, said.evm_key);
+        let Chain { published } = self.get("api/chain").await?;
+        let checkpoint = Checkpoint::open(published.checkpoint.as_bytes(), &said.key)?;
+        let tree = (checkpoint.size(), checkpoint.root());
+        agree(published.size, tree.0)?;
+        agree(&published.root, tree.1)?;
+        self.included(0, &first.entry, tree).await?;
+        let time = self.time_of_last(tree).await?;
+        agree(published.time, time.secs())?;
+        if !signed(&log, tree, time, &published.signature) {
+            return Err(SourceError::Signature {
+                size: tree.0,
+                evm_key: said.evm_key,
+            });
+        }
+        let offer = Offer {
+            size: tree.0,
+            root: tree.1,
+            time,
+            signature: published.signature,
+        };
+        Ok((Known { key: said.key, log }, offer))
+    }
+
+    /// The verified proof that an anchored tree is the beginning of what is offered.
+    ///
+    /// # Errors
+    /// No answer, or the log was rewritten.
+    pub async fn consistency(
+        &self,
+        from: (TreeSize, Hash),
+        offer: &Offer,
+    ) -> Result<Vec<Hash>, SourceError> {
+        let (old, new) = (from.0, offer.size);
+        let path = format!("api/proof/consistency?from={old}&to={new}");
+        let hashes = self.hashes(&path).await?;
+        verify_consistency(from, (new, offer.root), &hashes).map_err(|source| {
+            let what = format!("{old} anchored entries being the first of {new}");
+            SourceError::Proof { what, source }
+        })?;
+        Ok(hashes)
+    }
+
+    /// Whether there are `enough` entries of kind usage and binding from index
+    /// `from` on, of those that a tree of `size` covers.
+    ///
+    /// # Errors
+    /// No answer, or what is none.
+    pub async fn grew(&self, from: u64, size: TreeSize, enough: u64) -> Result<bool, SourceError> {
+        let (mut found, mut next) = (0, from);
+        while found < enough && next < size.get() {
+            let after = next
+                .checked_sub(1)
+                .map_or(String::new(), |after| format!("&after={after}"));
+            let page: Records = self.get(&format!("api/records?limit=1000{after}")).await?;
+            for record in &page.records {
+                if next == size.get() {
+                    break;
+                }
+                found += u64::from(counts(&record.entry));
+                next += 1;
+            }
+            if page.next.is_none() {
+                break;
+            }
+        }
+        Ok(found >= enough)
+    }
+
+    async fn time_of_last(&self, tree: (TreeSize, Hash)) -> Result<Time, SourceError> {
+        // A checkpoint of no entry has no last one, nor is it ever published.
+        let last = tree.0.get().saturating_sub(1);
+        let record: Record = self.get(&format!("api/records/{last}")).await?;
+        self.included(last, &record.entry, tree).await?;
+        Ok(parse(last, &record.entry)?.time())
+    }
+
+    async fn included(
+        &self,
+        at: u64,
+        entry: &str,
+        tree: (TreeSize, Hash),
+    ) -> Result<(), SourceError> {
+        let path = format!("api/proof/inclusion?index={at}&size={}", tree.0);
+        let hashes = self.hashes(&path).await?;
+        let index = Index::new(at).expect("below a tree's size");
+        let leaf = Hash::leaf(entry.as_bytes());
+        verify_inclusion(leaf, index, tree, &hashes).map_err(|source| SourceError::Proof {
+            what: format!("entry {at} being in the tree of {}", tree.0),
+            source,
+        })
+    }
+
+    async fn hashes(&self, path: &str) -> Result<Vec<Hash>, SourceError> {
+        let proof: Proof = self.get(path).await?;
+        let hashes = proof.hashes.iter().map(|text| Hash::from_base64(text));
+        hashes
+            .collect::<Option<_>>()
+            .ok_or_else(|| SourceError::NoAnswer {
+                path: path.into(),
+                cause: "its hashes are not base64 of 32 bytes each".into(),
+            })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, SourceError> {
+        let failed = |cause: String| SourceError::NoAnswer {
+            path: path.into(),
+            cause,
+        };
+        let url = self.base.join(path).map_err(|e| failed(e.to_string()))?;
+        let answer = self.http.get(url).send().await;
+        let answer = answer.and_then(reqwest::Response::error_for_status);
+        let mut answer = answer.map_err(|e| failed(e.to_string()))?;
+        let mut body = Vec::new();
+        while let Some(part) = answer.chunk().await.map_err(|e| failed(e.to_string()))? {
+            if body.len() + part.len() > MAX_ANSWER {
+                return Err(failed(format!("more than {MAX_ANSWER} bytes")));
+            }
+            body.extend_from_slice(&part);
+        }
+        serde_json::from_slice(&body).map_err(|e| failed(e.to_string()))
+    }
+}
+
+fn parse(index: u64, entry: &str) -> Result<Entry, SourceError> {
+    Entry::parse(entry.as_bytes()).map_err(|source| SourceError::Entry { index, source })
+}
+
+/// Entries that somebody's doing brought; those of kind totals follow from them.
+fn counts(entry: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Kind {
+        kind: String,
+    }
+    let kind = serde_json::from_str(entry).map(|Kind { kind }| kind);
+    kind.is_ok_and(|kind| kind == "usage" || kind == "binding")
+}
+
+fn agree(found: impl ToString, expected: impl ToString) -> Result<(), SourceError> {
+    let (found, expected) = (found.to_string(), expected.to_string());
+    if found == expected {
+        return Ok(());
+    }
+    Err(SourceError::Differs { found, expected })
+}
+
+/// Whether a signature is as section 13.1 of PROTOCOL.md asks for: the
+/// recovery takes more than contracts do.
+fn signed(log: &ChainLog, tree: (TreeSize, Hash), time: Time, signature: &Bytes) -> bool {
+    let digest = log.checkpoint_digest(tree.0, tree.1, time);
+    let strict = signature.len() == 65 && matches!(signature[64], 27 | 28);
+    let read = Signature::from_raw(signature).ok().filter(|_| strict);
+    let low = read.filter(|signature| signature.normalize_s().is_none());
+    low.and_then(|s| s.recover_address_from_prehash(&digest.into()).ok())
+        .is_some_and(|signer| signer.into_array() == *log.evm_key().as_bytes())
+}
