@@ -186,7 +186,7 @@ pub enum Command {
     /// signature, content or proof is wrong, which proves nothing about the log, or it is not yet
     /// witnessed.
     Receipt {
-        /// The receipt file, its address (<log>/api/receipts/<id>), or its id
+        /// The receipt file, its address (LOG/api/receipts/ID), or its id
         #[arg(value_name = "FILE|URL|ID", value_parser = Source::parse)]
         source: Source,
         /// The log's address; without it the receipt is checked offline, under --vkey or --state
@@ -199,7 +199,7 @@ pub enum Command {
     /// Cosigns the checkpoints of logs that are consistent with what it cosigned before
     /// (C2SP tlog-witness)
     ///
-    /// Serves POST <prefix>/add-checkpoint, and GET <prefix>/<hex SHA-256 of an origin>/checkpoint:
+    /// Serves POST PREFIX/add-checkpoint, and GET PREFIX/HASH/checkpoint, hex SHA-256 of an origin:
     /// the newest checkpoint it cosigned. It remembers in --state [default:
     /// $XDG_STATE_HOME/tallystick/witness, else ~/.local/state/tallystick/witness]; without that
     /// folder the key must not be used any more. With --full-key it also verifies every entry up to
@@ -254,7 +254,7 @@ pub struct WitnessArgs {
     #[arg(long, env = "TALLY_WITNESS_KEY", value_name = "FILE")]
     pub key: PathBuf,
 
-    /// The key's name, such as witness.example.org; that of a new --full-key is <NAME>/full
+    /// The key's name, such as witness.example.org; that of a new --full-key is NAME/full
     #[arg(long, env = "TALLY_WITNESS_NAME", value_name = "NAME", value_parser = key_name)]
     pub name: Option<String>,
 
@@ -262,7 +262,7 @@ pub struct WitnessArgs {
     #[arg(long, env = "TALLY_WITNESS_FULL_KEY", value_name = "FILE")]
     pub full_key: Option<PathBuf>,
 
-    /// A log to witness: '<vkey>', or '<vkey> <url>' to follow it. May be given several times
+    /// A log to witness: 'VKEY', or 'VKEY URL' to follow it. May be given several times
     #[arg(long, value_name = "LOG", value_parser = witness::run::log)]
     pub log: Vec<witness::run::Log>,
 
