@@ -84,7 +84,7 @@ pub enum Command {
 /// Which log, which chain.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// The log's address, such as https://log.example.org
+    /// The log's address, such as `https://log.example.org`
     #[arg(value_name = "LOG_URL", env = "TALLY_ANCHOR_LOG", value_parser = http_url)]
     pub log: Url,
 

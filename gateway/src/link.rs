@@ -37,7 +37,7 @@ const MAX_ANSWER: usize = 1 << 20;
 /// What `gateway link` is asked for.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LinkOptions {
-    /// The log's URL, such as https://log.example.org
+    /// The log's URL, such as `https://log.example.org`
     url: String,
 
     /// The wallet to bind: 0x and 40 hex digits
