@@ -153,7 +153,10 @@ impl StandIn {
 
     /// Requires that it had one request at a time, and at most one a second.
     pub(crate) fn was_asked_decently(&self) {
-        let (manner, most) = (self.inner().manner, self.inner().most);
+        let (manner, most) = {
+            let inner = self.inner();
+            (inner.manner, inner.most)
+        };
         // When a request ended that is never answered, only its client knows.
         let hangs = manner == Manner::Hangs;
         assert!(hangs || most <= 1, "{}", self.name);
