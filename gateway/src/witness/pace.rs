@@ -28,8 +28,8 @@ pub(super) struct Pace {
     held: TreeSize,
     /// Whether it cosigned at that size, in answer to the last request.
     cosigned: bool,
-    /// When it was asked last.
-    asked: Option<Instant>,
+    /// When it was asked last, or when that failed: from then on it rests.
+    last: Option<Instant>,
     /// Attempts that failed since it last made sense.
     failures: u32,
     conflicts: u32,
@@ -41,7 +41,7 @@ impl Pace {
         Self {
             held,
             cosigned: false,
-            asked: None,
+            last: None,
             failures: 0,
             conflicts: 0,
         }
@@ -64,12 +64,12 @@ impl Pace {
             // 1, 2, 4, 8, 16 s, then the longest.
             n => SELDOM.min(INTERVAL * 2_u32.saturating_pow(n - 1)),
         };
-        Some(self.asked.map_or(now, |asked| asked + wait))
+        Some(self.last.map_or(now, |last| last + wait))
     }
 
     /// A request begins.
     pub(super) fn ask(&mut self, now: Instant) {
-        self.asked = Some(now);
+        self.last = Some(now);
         self.cosigned = false;
     }
 
@@ -80,18 +80,19 @@ impl Pace {
     }
 
     /// It holds `size`; says whether that can still be believed.
-    pub(super) fn holds(&mut self, size: TreeSize) -> bool {
+    pub(super) fn holds(&mut self, size: TreeSize, now: Instant) -> bool {
         self.held = size;
         self.conflicts += 1;
         let believed = self.conflicts < CONFLICTS;
         if !believed {
-            self.failed();
+            self.failed(now);
         }
         believed
     }
 
     /// It did not answer, or not so that it helps.
-    pub(super) fn failed(&mut self) {
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.last = Some(now);
         self.failures = self.failures.saturating_add(1);
     }
 }
@@ -129,12 +130,13 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace::from(size(3));
         for expected in [1, 2, 4, 8, 16, 30, 30] {
-            pace.ask(now);
-            pace.failed();
+            pace.ask(now - REFRESH);
+            // However long it took to fail.
+            pace.failed(now);
             assert_eq!(wait(&pace, now, 9), Some(expected));
         }
         pace.failures = u32::MAX;
-        pace.failed();
+        pace.failed(now);
         assert_eq!(wait(&pace, now, 9), Some(30));
         assert_eq!(pace.held(), size(3), "the proof goes on from there");
         pace.cosigned(size(9));
@@ -146,12 +148,12 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace::from(size(9));
         pace.ask(now);
-        assert!(pace.holds(size(4)) && pace.holds(size(7)));
+        assert!(pace.holds(size(4), now) && pace.holds(size(7), now));
         assert_eq!((wait(&pace, now, 9), pace.held()), (Some(1), size(7)));
-        assert!(!pace.holds(size(4)) && !pace.holds(size(7)));
+        assert!(!pace.holds(size(4), now) && !pace.holds(size(7), now));
         assert_eq!(wait(&pace, now, 9), Some(2));
         pace.cosigned(size(9));
-        assert!(pace.holds(size(12)));
+        assert!(pace.holds(size(12), now));
         assert_eq!(wait(&pace, now, 11), None, "the log's next one is larger");
     }
 }

@@ -120,13 +120,13 @@ impl Submitter {
             }
             Ok(Verdict::Holds(held)) => {
                 self.count("conflict");
-                if pace.holds(held) {
+                if pace.holds(held, Instant::now()) {
                     return true;
                 }
                 Problem::Restless
             }
             Err(problem) => {
-                pace.failed();
+                pace.failed(Instant::now());
                 self.count(match problem.is_alarming() {
                     true => "alarm",
                     false => "failed",
