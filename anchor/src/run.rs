@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use alloy_primitives::{Address, B256, Bytes, hex};
 use alloy_sol_types::SolCall as _;
-use protocol::anchor::CREATE2_SALT;
+use protocol::anchor::{CREATE2_SALT, ChainLog};
 use protocol::hash::Hash;
 use protocol::index::TreeSize;
 use protocol::key::VerifierKey;
@@ -76,6 +76,14 @@ pub enum RunError {
         offered: TreeSize,
         /// What is anchored.
         anchored: TreeSize,
+    },
+    /// The transaction came to nothing.
+    #[error(
+        "size {size} is not anchored: its transaction was refused, or another took its place; try again"
+    )]
+    NotAnchored {
+        /// Which size.
+        size: TreeSize,
     },
     /// A transaction failed in its block.
     #[error(
@@ -160,6 +168,8 @@ struct Opened {
     source: Source,
     job: Job,
     pin: Pin,
+    /// What the log's entry 0 says, once it was asked.
+    log: Option<ChainLog>,
 }
 
 impl Opened {
@@ -179,12 +189,14 @@ impl Opened {
             source: Source::new(target.log.clone())?,
             pin: Pin::open(target, &folder)?,
             job: Job::open(rpc, *chain, purse, &folder, manner).await?,
+            log: None,
         })
     }
 
     async fn offer(&mut self) -> Result<(Known, Offer), RunError> {
         let (known, offer) = self.source.offer(self.pin.key.as_ref()).await?;
         self.pin.keep(&known.key)?;
+        self.log = Some(known.log.clone());
         Ok((known, offer))
     }
 }
@@ -291,6 +303,11 @@ async fn once(opened: &mut Opened, least: u64) -> Result<String, RunError> {
     opened.job.send(what, address, data).await?;
     let done = opened.job.follow().await?;
     let told = sent(opened.job.network(), &done)?;
+    // A post that was refused, or displaced, and final when it was first seen is gone.
+    let latest = Contract::of(&known.log, opened.job.rpc()).latest().await?;
+    if latest.is_none_or(|anchored| anchored.size < offer.size) {
+        return Err(RunError::NotAnchored { size: offer.size });
+    }
     Ok(format!(
         "anchored size {} root 0x{}\n{told}",
         offer.size, offer.root
@@ -372,10 +389,9 @@ async fn round(opened: &mut Opened, pace: &Pace) -> Result<String, RunError> {
 
 /// Says so where the newest anchor is older than two intervals.
 async fn alarm_if_old(opened: &mut Opened, pace: &Pace) {
-    let Ok((known, _)) = opened.offer().await else {
-        return;
-    };
-    let latest = Contract::of(&known.log, opened.job.rpc()).latest().await;
+    // Known since the first round in which the log answered: now it may not.
+    let Some(log) = &opened.log else { return };
+    let latest = Contract::of(log, opened.job.rpc()).latest().await;
     if let Ok(Some(anchored)) = latest {
         let age = now().saturating_sub(anchored.block_time);
         if age > 2 * pace.every.as_secs() {

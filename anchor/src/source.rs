@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use alloy_primitives::{Bytes, Signature};
+use alloy_primitives::Bytes;
 use protocol::anchor::ChainLog;
 use protocol::checkpoint::{Checkpoint, CheckpointError};
+use protocol::consent::recover;
 use protocol::entry::{Body, Entry, EntryError};
 use protocol::hash::Hash;
 use protocol::index::{Index, Time, TreeSize};
@@ -251,7 +252,7 @@ impl Source {
                 found += u64::from(counts(&record.entry));
                 next += 1;
             }
-            if page.next.is_none() {
+            if page.next.is_none() || page.records.is_empty() {
                 break;
             }
         }
@@ -335,13 +336,11 @@ fn agree(found: impl ToString, expected: impl ToString) -> Result<(), SourceErro
     Err(SourceError::Differs { found, expected })
 }
 
-/// Whether a signature is as section 13.1 of PROTOCOL.md asks for: the
-/// recovery takes more than contracts do.
+/// Whether a signature is as section 13.1 of PROTOCOL.md asks for.
 fn signed(log: &ChainLog, tree: (TreeSize, Hash), time: Time, signature: &Bytes) -> bool {
     let digest = log.checkpoint_digest(tree.0, tree.1, time);
-    let strict = signature.len() == 65 && matches!(signature[64], 27 | 28);
-    let read = Signature::from_raw(signature).ok().filter(|_| strict);
-    let low = read.filter(|signature| signature.normalize_s().is_none());
-    low.and_then(|s| s.recover_address_from_prehash(&digest.into()).ok())
-        .is_some_and(|signer| signer.into_array() == *log.evm_key().as_bytes())
+    let Ok(signature) = <&[u8; 65]>::try_from(&signature[..]) else {
+        return false;
+    };
+    recover(digest, signature).is_ok_and(|signer| signer == log.evm_key())
 }

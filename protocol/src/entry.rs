@@ -11,7 +11,7 @@ use core::fmt::{self, Display};
 
 use crate::binding::{Action, Binding, Consent};
 use crate::consent::{MAX_CONTRACT_SIGNATURE, MAX_TIME, Signature, Terms};
-use crate::hash::Hash;
+use crate::hash::{Hash, nibble};
 use crate::index::{Time, TreeSize, decimal};
 use crate::key::VerifierKey;
 use crate::name::{Address, Name, plain};
@@ -354,15 +354,10 @@ impl Display for Hex<'_> {
 /// Reads what [`Hex`] writes.
 fn bytes(text: &str) -> Option<Vec<u8>> {
     let digits = text.strip_prefix("0x")?.as_bytes();
-    let value = |digit: &u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
     let (pairs, []) = digits.as_chunks::<2>() else {
         return None;
     };
-    let byte = |[high, low]: &[u8; 2]| Some(value(high)? << 4 | value(low)?);
+    let byte = |[high, low]: &[u8; 2]| Some(nibble(*high)? << 4 | nibble(*low)?);
     pairs.iter().map(byte).collect()
 }
 

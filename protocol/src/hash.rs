@@ -108,7 +108,8 @@ impl fmt::Debug for Hash {
     }
 }
 
-fn nibble(digit: u8) -> Option<u8> {
+/// The value of a lower-case hex digit.
+pub(crate) fn nibble(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),

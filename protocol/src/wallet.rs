@@ -218,7 +218,7 @@ impl WalletProof {
             return Err(WalletError::Form("more leaves than a proof has"));
         }
         let mut leaves: Vec<Leaf> = Vec::with_capacity(self.leaves.len());
-        for (expected, proven) in (first.index..).zip(&self.leaves) {
+        for (expected, proven) in (first.index..=u64::MAX).zip(&self.leaves) {
             if proven.index != expected {
                 return Err(WalletError::Form("the leaves have a gap between them"));
             }

@@ -209,7 +209,11 @@ impl Follower {
             news.push(&bundle.raw);
             for taken in bundle.entries {
                 let Taken {
-                    index, leaf, entry, ..
+                    index,
+                    leaf,
+                    entry,
+                    binding,
+                    ..
                 } = taken;
                 if let Some(proof) = proof.as_deref_mut() {
                     proof.push(index.get(), leaf);
@@ -221,6 +225,9 @@ impl Follower {
                     let item = Item::again(index, &broken.bytes, &taken.signature, taken.signed);
                     let breaches = broken.breaches.iter();
                     findings.extend(breaches.map(|breach| audit::breach(&item, breach, &self.key)));
+                }
+                if trusted.upgrade.is_none() {
+                    findings.extend(binding);
                 }
                 judge.reach(&mut trusted, newest_day)?;
             }
@@ -361,6 +368,8 @@ struct Taken {
     signed: bool,
     /// `None` where it cannot be read.
     entry: Option<Entry>,
+    /// What a binding shows by itself, in a log whose bindings are judged.
+    binding: Option<Finding>,
 }
 
 impl Bundle {
@@ -474,12 +483,15 @@ impl RawBundle {
                 };
                 ends = Some((ends.map_or(read, |(first, _)| first), read));
             }
+            let binding = entry.as_ref();
+            let binding = binding.and_then(|entry| audit::binding(&item, entry, key));
             bundle.entries.push(Taken {
                 index,
                 leaf: item.leaf(),
                 signature: *signature,
                 signed: item.signed(),
                 entry,
+                binding,
             });
             if raw {
                 tile::push_entry(&mut bundle.raw, bytes);
@@ -539,7 +551,6 @@ impl Bundle {
             self.findings
                 .extend(audit::time_backwards(before, (item, entry.time()), key));
         }
-        self.findings.extend(audit::binding(item, &entry, key));
         Some(entry)
     }
 }

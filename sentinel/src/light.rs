@@ -169,7 +169,7 @@ fn own(
         "more leaves than a proof has".into()
     })?;
     let mut leaves: Vec<Leaf> = Vec::with_capacity(proven.len());
-    for (place, proven) in (first.index..).zip(proven) {
+    for (place, proven) in (first.index..=u64::MAX).zip(proven) {
         need(proven.index == place, || "a gap between the leaves".into())?;
         let leaf = leaf(proven, totals)?;
         let order = |leaf: &Leaf| (leaf.wallet, leaf.source);

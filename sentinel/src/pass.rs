@@ -331,10 +331,17 @@ impl Session {
                 let found = found.map_err(Stop::NoVerdict)?;
                 found.map_or(Ok(()), |finding| Err(finding.into()))
             }
-            Some(_) => self.advance(&key, target, &mut Judge::of_nothing()).await,
-            None => {
-                self.store.save(&key, &mut Trusted::default(), None)?;
-                self.advance(&key, target, &mut Judge::of_nothing()).await
+            accepted => {
+                if accepted.is_none() {
+                    self.store.save(&key, &mut Trusted::default(), None)?;
+                }
+                self.advance(&key, target, &mut Judge::of_nothing()).await?;
+                let mut findings = Findings::default();
+                self.contracts(&key, &mut findings).await?;
+                if findings.is_empty() {
+                    return Ok(());
+                }
+                Err(Stop::Misbehaviour(findings))
             }
         }
     }
