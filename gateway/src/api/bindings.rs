@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::records::Record;
+use super::records::{Record, parse_key_id};
 use super::{Api, query, store_failed};
 use crate::log::pool::Submission;
 use crate::reply::{ApiError, ErrorBody};
@@ -162,7 +162,7 @@ pub(super) async fn state(
     State(api): State<Arc<Api>>,
     Path(key_id): Path<String>,
 ) -> Result<Json<KeyState>, ApiError> {
-    let key = parse_key(&key_id)?;
+    let key = parse_key_id(&key_id)?;
     let ledger = api.sums.read();
     let known = ledger.key(&key).ok_or_else(no_bindings)?;
     let (state, wallet, since) = match known.holding {
@@ -189,7 +189,7 @@ pub(super) async fn template(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Template>, ApiError> {
     let wanted = query(wanted)?;
-    let key_id = parse_key(&wanted.key_id)?;
+    let key_id = parse_key_id(&wanted.key_id)?;
     let wallet = parse_wallet(&wanted.wallet)?;
     let to = wanted.to.as_deref().map(parse_wallet).transpose()?;
     let action = wanted.action.unwrap_or_else(|| "link".into());
@@ -324,7 +324,7 @@ impl Api {
     }
 
     fn read(&self, asked: Asked) -> Result<Binding, ApiError> {
-        let key_id = parse_key(&asked.key_id)?;
+        let key_id = parse_key_id(&asked.key_id)?;
         let state = self.known(&key_id)?;
         let previous = match &asked.previous {
             Some(text) => Hash::from_hex(text)
@@ -439,11 +439,6 @@ fn no_bindings() -> ApiError {
         "no_bindings",
         "this log was begun under rules that know no bindings",
     )
-}
-
-fn parse_key(text: &str) -> Result<Hash, ApiError> {
-    let key = Hash::from_hex(text);
-    key.ok_or_else(|| ApiError::bad_request("a key id is 64 lower-case hex digits"))
 }
 
 /// An address in lower case, or with its checksum (EIP-55).

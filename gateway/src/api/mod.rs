@@ -144,7 +144,8 @@ pub fn router(api: Api) -> Router {
         .route("/metrics", get(operator::metrics))
         .route("/openapi.json", get(operator::description))
         .layer(CompressionLayer::new());
-    // These come compressed where that helps.
+    // Outside of the layer: full bundles are stored compressed and sent so; the
+    // rest is small, or does not compress.
     let tiles = Router::new()
         .route("/checkpoint", get(tiles::checkpoint))
         .route("/tile/{*path}", get(tiles::tile));

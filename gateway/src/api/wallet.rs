@@ -1,6 +1,5 @@
 //! A wallet's usage, with what proves it (PROTOCOL.md section 4.5).
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Json;
@@ -181,13 +180,9 @@ fn left_out(totals: &ProvenEntry) -> Result<u64, ApiError> {
 }
 
 fn proven_leaf(proven: &Proven) -> ProvenLeaf {
-    let mut leaf = String::with_capacity(2 * proven.leaf.len());
-    for byte in proven.leaf {
-        write!(leaf, "{byte:02x}").expect("a string takes what it is given");
-    }
     ProvenLeaf {
         index: proven.index,
-        leaf,
+        leaf: alloy_primitives::hex::encode(proven.leaf),
         hashes: base64(&proven.hashes),
     }
 }

@@ -116,7 +116,7 @@ impl Sequencer {
                 },
                 _ = look.tick(), if shared => self.empty_inbox().await?,
                 _ = totals.tick() => {
-                    if self.totals_wait(1) {
+                    if self.totals_wait(1, self.now()) {
                         self.settle_totals().await?;
                     }
                 }
@@ -194,15 +194,19 @@ impl Sequencer {
         batch: Vec<Submission>,
         taken: &[i64],
     ) -> Result<(), AppendError> {
-        // No entry may stand over two intervals after one that is left out.
-        if self.totals_wait(2) {
-            self.settle_totals().await?;
-        }
         let batch = self.without_known_responses(batch).await?;
+        let mut now = self.now();
+        // No entry may stand over two intervals after one that is left out.
+        if self.totals_wait(2, now) {
+            if let Err(error) = self.settle_totals().await {
+                self.unsettled = batch;
+                return Err(error);
+            }
+            now = self.now();
+        }
         let (asked, batch): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .partition(|s| matches!(s.body, Body::Totals(_)));
-        let now = self.now();
         let (batch, refused) = {
             let sums = self.replica.sums();
             let (ledger, origin) = (sums.read(), self.replica.signer.verifier().origin());
@@ -226,7 +230,7 @@ impl Sequencer {
     /// # Errors
     /// Another writer began its epoch, or moved the log.
     pub(super) async fn settle_totals(&mut self) -> Result<(), AppendError> {
-        if !self.totals_wait(0) {
+        if !self.totals_wait(0, self.now()) {
             return Ok(());
         }
         let sums = self.replica.sums();
@@ -249,15 +253,15 @@ impl Sequencer {
         self.append_decided(vec![totals], self.now(), &[]).await
     }
 
-    /// Whether an entry has been left out for so many intervals, in a log
-    /// whose rules know totals.
-    fn totals_wait(&self, intervals: u64) -> bool {
+    /// Whether an entry has been left out for so many intervals at `now`, in a
+    /// log whose rules know totals.
+    fn totals_wait(&self, intervals: u64, now: Time) -> bool {
         let sums = self.replica.sums();
         let ledger = sums.read();
         let genesis = ledger.genesis().filter(|genesis| genesis.binds);
         let since = genesis.zip(ledger.left_out_since());
         since.is_some_and(|(genesis, since)| {
-            let waits = self.now().secs().saturating_sub(since.secs());
+            let waits = now.secs().saturating_sub(since.secs());
             let promised = genesis.totals_interval.saturating_mul(intervals);
             // After two intervals it is too late; after one it is due.
             waits >= promised + u64::from(intervals == 2)
@@ -473,11 +477,12 @@ mod tests {
     use crate::postgres::Server;
     use crate::store::{Coding, Database, Handed, Store};
     use flate2::read::GzDecoder;
+    use protocol::entry::{self, RULES};
     use protocol::hash::receipt_commitment;
     use protocol::index::Index;
     use protocol::key::{Origin, Signer};
     use protocol::mmr::Mmr;
-    use protocol::name::Name;
+    use protocol::name::{Address, Name};
     use protocol::record::{Counts, Outcome, Source, Usage};
     use protocol::tile::{Tile, TileKind, WIDTH, entries};
     use std::cell::Cell;
@@ -694,6 +699,37 @@ mod tests {
             assert_eq!(first.unsettled.len(), 3, "kept to be handed over");
             third.append(records(1)).await.expect("the writer");
             assert_eq!(scratch.sequencer().await.size().get(), 3);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_behind_a_late_totals_entry_is_kept_by_a_deposed_writer() {
+        for scratch in Scratch::both().await {
+            NOW.set(1_000);
+            let mut first = scratch.sequencer().await;
+            let log = Body::Log(entry::Log {
+                key: first.replica.signer.verifier().clone(),
+                rules: RULES,
+                totals_interval: 600,
+                publish_max: 10,
+                evm_key: Address::from_bytes([7; 20]),
+            });
+            let log = Submission {
+                body: log,
+                receipt_id: None,
+                ..usage(None, None)
+            };
+            first.append(vec![log]).await.expect("the writer");
+            first.append(records(1)).await.expect("the writer");
+            let mut second = scratch.sequencer().await;
+            // Over two intervals later a totals entry goes first.
+            NOW.set(2_300);
+            let refused = first.append(records(3)).await;
+            assert!(matches!(refused, Err(AppendError::Deposed)), "{refused:?}");
+            assert_eq!(first.unsettled.len(), 3, "kept to be handed over");
+            second.append(records(3)).await.expect("the writer");
+            assert!(scratch.entry(2).await.contains(r#""kind":"totals""#));
+            assert_eq!(second.size().get(), 6);
         }
     }
 

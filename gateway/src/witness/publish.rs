@@ -85,7 +85,9 @@ impl Publisher {
             if let Some(newest) = &newest {
                 unstored |= choice.advance(newest, now);
             }
-            if unstored && now >= again {
+            // Nobody is shown what the head file does not have.
+            let taken_down = newest.is_some();
+            if taken_down && unstored && now >= again {
                 unstored = !self.serve(choice.served()).await;
                 again = now + if unstored { INTERVAL } else { Duration::ZERO };
             }
@@ -93,7 +95,7 @@ impl Publisher {
             self.roster.quorum(!choice.lacks_quorum(now), served);
             let asked_for = choice.asked_for();
             self.asked_for.send_if_modified(|there| {
-                let changes = there.as_ref() != Some(asked_for);
+                let changes = taken_down && there.as_ref() != Some(asked_for);
                 if changes {
                     *there = Some(asked_for.clone());
                 }
