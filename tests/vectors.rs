@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use protocol::anchor::ChainLog;
+use protocol::anchor::{ChainLog, Place};
 use protocol::checkpoint::Checkpoint;
 use protocol::cosignature::{Cosigner, CosignerKey};
 use protocol::entry::{Body, Entry, Log};
@@ -105,6 +105,9 @@ const FILES: &[(&str, &[(&str, Consumer)])] = &[
             }),
             ("usage_good", |c| {
                 known_entry(c, Body::Usage(usage_of(c.field("fields"))))
+            }),
+            ("anchor_good", |c| {
+                known_entry(c, Body::Anchor(place_of(c.field("fields"))))
             }),
             ("unknown", unknown_entry),
             ("bad", |c| Entry::parse(&c.bytes("entry")).is_err()),
@@ -624,6 +627,14 @@ fn log_of(fields: &Value) -> Log {
         totals_interval: number("totals_interval"),
         publish_max: number("publish_max"),
         evm_key: Address::from_canonical(text("evm_key")).expect("an address"),
+    }
+}
+
+fn place_of(fields: &Value) -> Place {
+    let contract = fields["contract"].as_str().expect("a text");
+    Place {
+        chain_id: fields["chain_id"].as_u64().expect("a number"),
+        contract: Address::from_canonical(contract).expect("an address"),
     }
 }
 

@@ -500,6 +500,7 @@ const FIELDS = {
     evm_key: isText(ADDRESS),
   },
   totals: { size: (value) => isNumber(value) && value > 0, count: isNumber, root: isText(HEX64) },
+  anchor: { chain_id: (value) => isNumber(value) && value > 0, contract: isText(ADDRESS) },
 };
 
 /**
@@ -530,7 +531,7 @@ export async function parseEntry(entry) {
     written += `,"${name}":` + (typeof value[name] === "number" ? value[name] : `"${value[name]}"`);
   }
   need(`${written}}` === text, "an entry that is not canonical");
-  await { log: checkLog, usage: checkUsage, totals: checkAll }[kind](value);
+  await { log: checkLog, usage: checkUsage, totals: checkAll, anchor: checkAll }[kind](value);
   return { known: true, ...value };
 }
 

@@ -27,6 +27,15 @@ pub const CREATION_CODE: [u8; CREATION_HEX.len() / 2] = creation_code();
 
 const CREATION_HEX: &[u8] = include_bytes!("../../anchor/contract/creation.hex").trim_ascii();
 
+/// Where a log is anchored (entry kind `anchor`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The EIP-155 chain id, 1 to 2^53 - 1.
+    pub chain_id: u64,
+    /// The log's contract ([`ChainLog::contract`]).
+    pub contract: Address,
+}
+
 /// A log as contracts on EVM chains know it: what entry 0 says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainLog {

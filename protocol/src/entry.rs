@@ -9,6 +9,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt::{self, Display};
 
+use crate::anchor::Place;
 use crate::binding::{Action, Binding, Consent};
 use crate::consent::{MAX_CONTRACT_SIGNATURE, MAX_TIME, Signature, Terms};
 use crate::hash::{Hash, nibble};
@@ -25,7 +26,7 @@ pub const VERSION: u64 = 1;
 /// The version of the rules by which totals are judged; entry 0 names it.
 pub const RULES: u64 = 2;
 
-/// The rules before [`RULES`]: they know no bindings and no totals.
+/// The rules before [`RULES`]: they know no bindings, no totals and no anchors.
 pub const RULES_WITHOUT_BINDINGS: u64 = 1;
 
 /// Entry 0: what the log is (kind `log`).
@@ -54,6 +55,8 @@ pub enum Body {
     Binding(Binding),
     /// Kind `totals`.
     Totals(Totals),
+    /// Kind `anchor`.
+    Anchor(Place),
 }
 
 /// An entry that was read.
@@ -131,6 +134,7 @@ impl Entry {
             (VERSION, "usage") => Body::Usage(reader.usage()?),
             (VERSION, "binding") => Body::Binding(reader.binding()?),
             (VERSION, "totals") => Body::Totals(reader.totals()?),
+            (VERSION, "anchor") => Body::Anchor(reader.anchor()?),
             _ => {
                 reader.rest()?;
                 return Ok(Self::Unknown {
@@ -207,6 +211,12 @@ impl Body {
                 w.number("size", totals.size.get())?;
                 w.number("count", totals.count)?;
                 w.text("root", totals.root)?;
+                w.finish()
+            }
+            Self::Anchor(place) => {
+                let mut w = Writer::new("anchor", time, to)?;
+                w.number("chain_id", place.chain_id)?;
+                w.text("contract", place.contract)?;
                 w.finish()
             }
         }
@@ -568,15 +578,8 @@ impl<'a> Reader<'a> {
     }
 
     fn consent_of(&mut self, wallet: Address) -> Result<Consent, EntryError> {
-        let chain_id = self.setting("chain_id")?;
-        if chain_id == 0 {
-            return Err(EntryError::Value {
-                field: "chain_id",
-                expected: "1 or more",
-            });
-        }
         let terms = Terms {
-            chain_id,
+            chain_id: self.chain_id()?,
             issued_at: self.dated("issued_at")?,
             expires_at: self.dated("expires_at")?,
         };
@@ -585,6 +588,14 @@ impl<'a> Reader<'a> {
             wallet,
             terms,
             signature,
+        })
+    }
+
+    fn chain_id(&mut self) -> Result<u64, EntryError> {
+        let chain_id = self.setting("chain_id")?;
+        (chain_id > 0).then_some(chain_id).ok_or(EntryError::Value {
+            field: "chain_id",
+            expected: "1 or more",
         })
     }
 
@@ -626,6 +637,13 @@ impl<'a> Reader<'a> {
             })?,
             count: self.setting("count")?,
             root: self.value("root", HEX, Hash::from_hex)?,
+        })
+    }
+
+    fn anchor(&mut self) -> Result<Place, EntryError> {
+        Ok(Place {
+            chain_id: self.chain_id()?,
+            contract: self.value("contract", ADDRESS, Address::from_canonical)?,
         })
     }
 

@@ -1,14 +1,15 @@
-//! Whom each key's calls count for, and what the log owes: the rules between
-//! entries of the kinds `usage`, `binding` and `totals` (PROTOCOL.md sections
-//! 4.2 to 4.4).
+//! Whom each key's calls count for, what the log owes, and where it is
+//! anchored: the rules between entries of the kinds `usage`, `binding`, `totals`
+//! and `anchor` (PROTOCOL.md sections 4.2 to 4.4 and 4.6).
 //!
 //! Pure. It follows the log entry by entry and says what is against the rules.
 //! Out of scope: what one entry shows alone, signatures among it, and what a
 //! finding is made of (see [`crate::audit`]).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, Write};
 
+use protocol::anchor::{ChainLog, Place};
 use protocol::binding::{Action, BindingError, Consent, Holding, KeyState};
 use protocol::consent::Signature;
 use protocol::entry::{Body, RULES, RULES_WITHOUT_BINDINGS};
@@ -56,6 +57,20 @@ pub enum Breach {
         /// Its time.
         since: Time,
     },
+    /// An anchor's contract that is not this log's.
+    Contract {
+        /// That of this log.
+        expected: Address,
+        /// The one that is named.
+        found: Address,
+    },
+    /// A chain that the log was said to be anchored on before.
+    Again {
+        /// The chain's id.
+        chain_id: u64,
+        /// The entry that said so.
+        before: Index,
+    },
 }
 
 /// The newest totals entry.
@@ -74,6 +89,8 @@ struct Terms {
     interval: u64,
     /// Entry 0's leaf hash.
     first: Hash,
+    /// Where the log's contract stands, on whatever chain.
+    contract: Address,
 }
 
 /// What the log's entries so far make of keys and wallets.
@@ -88,6 +105,8 @@ pub struct Accounts {
     left_out: VecDeque<(Time, Index)>,
     /// Bindings signed by contract wallets, which only their chain can judge.
     contracts: Vec<Index>,
+    /// The chains that the log says it is anchored on, and the entry of each.
+    anchored: BTreeMap<u64, Index>,
 }
 
 impl Accounts {
@@ -100,6 +119,7 @@ impl Accounts {
                     rules: log.rules,
                     interval: log.totals_interval,
                     first: leaf,
+                    contract: ChainLog::new(&log.key, log.evm_key).contract(),
                 });
             }
             return breaches;
@@ -114,7 +134,7 @@ impl Accounts {
             Body::Totals(totals) => breaches.extend(self.totals(index, totals)),
             other => {
                 breaches.extend(self.overdue(terms.interval, time));
-                breaches.extend(self.other(index, leaf, other, terms.first));
+                breaches.extend(self.other(index, leaf, other, terms));
             }
         }
         if let Body::Usage(_) | Body::Binding(_) = body {
@@ -153,12 +173,23 @@ impl Accounts {
         self.contracts.retain(|index| *index != binding);
     }
 
+    /// The chains that the log says it is anchored on, in ascending order, and
+    /// the entry that says so.
+    pub fn anchored(&self) -> &BTreeMap<u64, Index> {
+        &self.anchored
+    }
+
+    /// The address of the log's contract on every chain, once entry 0 is read.
+    pub fn contract(&self) -> Option<Address> {
+        self.terms.map(|terms| terms.contract)
+    }
+
     /// The rules that the log names, once entry 0 is read.
     pub fn rules(&self) -> Option<u64> {
         self.terms.map(|terms| terms.rules)
     }
 
-    fn other(&mut self, index: Index, leaf: Hash, body: &Body, first: Hash) -> Option<Breach> {
+    fn other(&mut self, index: Index, leaf: Hash, body: &Body, terms: Terms) -> Option<Breach> {
         match body {
             Body::Usage(usage) => {
                 let breach = self.link(usage);
@@ -170,7 +201,7 @@ impl Accounts {
             }
             Body::Binding(binding) => {
                 let state = self.keys.get(&binding.key_id);
-                let state = state.copied().unwrap_or(KeyState::fresh(first));
+                let state = state.copied().unwrap_or(KeyState::fresh(terms.first));
                 match state.take(binding, index, leaf) {
                     Ok(state) => drop(self.keys.insert(binding.key_id, state)),
                     Err(error) => return Some(Breach::Binding(error)),
@@ -180,8 +211,22 @@ impl Accounts {
                 }
                 None
             }
+            Body::Anchor(place) => self.anchor(index, place, terms.contract),
             Body::Log(_) | Body::Totals(_) => None,
         }
+    }
+
+    fn anchor(&mut self, index: Index, place: &Place, expected: Address) -> Option<Breach> {
+        let (chain_id, found) = (place.chain_id, place.contract);
+        if found != expected {
+            return Some(Breach::Contract { expected, found });
+        }
+        if let Some(before) = self.anchored.get(&chain_id) {
+            let before = *before;
+            return Some(Breach::Again { chain_id, before });
+        }
+        self.anchored.insert(chain_id, index);
+        None
     }
 
     /// Whether a usage entry counts for whom it must.
@@ -228,6 +273,7 @@ impl Accounts {
             number(to, terms.rules)?;
             number(to, terms.interval)?;
             to.write_all(terms.first.as_bytes())?;
+            to.write_all(terms.contract.as_bytes())?;
         }
         number(to, self.keys.len() as u64)?;
         let mut keys: Vec<_> = self.keys.iter().collect();
@@ -260,7 +306,13 @@ impl Accounts {
         }
         number(to, self.contracts.len() as u64)?;
         let mut contracts = self.contracts.iter();
-        contracts.try_for_each(|index| number(to, index.get()))
+        contracts.try_for_each(|index| number(to, index.get()))?;
+        number(to, self.anchored.len() as u64)?;
+        let mut anchored = self.anchored.iter();
+        anchored.try_for_each(|(chain_id, index)| {
+            number(to, *chain_id)?;
+            number(to, index.get())
+        })
     }
 
     /// Reads what [`Self::write`] wrote, and takes it off `from`; `None` of
@@ -272,6 +324,7 @@ impl Accounts {
                 rules: take(from)?,
                 interval: take(from)?,
                 first: Hash::from_bytes(take_array(from)?),
+                contract: Address::from_bytes(take_array(from)?),
             }),
         };
         let count = take_count(from)?;
@@ -311,6 +364,9 @@ impl Accounts {
         }
         let contracts = (0..take_count(from)?).map(|_| Index::new(take(from)?));
         let contracts = contracts.collect::<Option<_>>()?;
+        let anchored =
+            (0..take_count(from)?).map(|_| Some((take(from)?, Index::new(take(from)?)?)));
+        let anchored = anchored.collect::<Option<_>>()?;
         Some(Self {
             terms,
             keys,
@@ -318,6 +374,7 @@ impl Accounts {
             newest,
             left_out,
             contracts,
+            anchored,
         })
     }
 }
@@ -574,5 +631,42 @@ mod tests {
             let expected: Vec<Breach> = expected.into_iter().collect();
             assert_eq!(last(RULES, &entries), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_log_is_anchored_by_its_own_contract_once_on_a_chain() {
+        let Body::Log(first) = log(RULES) else {
+            panic!("entry 0 is of kind log");
+        };
+        let expected = ChainLog::new(&first.key, first.evm_key).contract();
+        let on = |chain_id, contract| Body::Anchor(Place { chain_id, contract });
+        let (ours, foreign) = (|chain_id| on(chain_id, expected), wallet(9));
+        let before = Index::new(1).expect("small");
+        for (name, bodies, breach) in [
+            ("once", vec![ours(1)], None),
+            ("on two chains", vec![ours(1), ours(8_453)], None),
+            (
+                "twice on one",
+                vec![ours(1), ours(2), ours(1)],
+                Some(Breach::Again {
+                    chain_id: 1,
+                    before,
+                }),
+            ),
+            (
+                "another contract",
+                vec![ours(1), on(2, foreign)],
+                Some(Breach::Contract {
+                    expected,
+                    found: foreign,
+                }),
+            ),
+        ] {
+            let entries: Vec<_> = bodies.into_iter().map(|body| (5, body)).collect();
+            let breaches: Vec<Breach> = breach.into_iter().collect();
+            assert_eq!(last(RULES, &entries), breaches, "{name}");
+        }
+        let late = [(5, call(None)), (1_206, ours(1))];
+        assert!(matches!(last(RULES, &late)[..], [Breach::Overdue { .. }]));
     }
 }

@@ -199,7 +199,8 @@ impl File {
             | Claim::BindingIgnored
             | Claim::BindingInvalid
             | Claim::TotalsFalse
-            | Claim::TotalsOverdue => self.after_others(claim, key)?,
+            | Claim::TotalsOverdue
+            | Claim::AnchorInvalid => self.after_others(claim, key)?,
             Claim::WalletProof => self.wallet_proof(key)?,
             Claim::AggregateStats
             | Claim::AggregateModels
@@ -1024,6 +1025,17 @@ mod tests {
         };
         let (call, bound) = (with_key(usage(5)), with_key(bound()));
         let late = usage(5 + 1_201);
+        let zero = protocol::name::Address::from_bytes([0; 20]);
+        let contract = protocol::anchor::ChainLog::new(&ours(), zero).contract();
+        let anchored = |contract| {
+            let place = protocol::anchor::Place {
+                chain_id: 10,
+                contract,
+            };
+            Body::Anchor(place).encode(Time::from_secs(6).expect("small"))
+        };
+        let (ours_there, foreign) = (anchored(contract), anchored(zero));
+        let invalid = "anchor_invalid";
         let shows = |claim, case, expected, entry: Value, before: Option<Value>| {
             let mut material = json!({ "entries": [entry] });
             if let Some(before) = before {
@@ -1106,6 +1118,35 @@ mod tests {
                 Some(before(&both, &[1, 1])),
             ),
             shows("totals_false", "no totals", None, item(2, &call, 1), None),
+            shows(
+                invalid,
+                "another contract, by entry 0",
+                PROVEN,
+                item(9, &foreign, 1),
+                Some(before(&[first], &[1])),
+            ),
+            shows(
+                invalid,
+                "another contract, nothing before",
+                SERVED,
+                item(9, &foreign, 1),
+                None,
+            ),
+            shows(
+                invalid,
+                "a chain twice",
+                PROVEN,
+                item(2, &ours_there, 1),
+                Some(before(&[first, &ours_there], &[1, 1])),
+            ),
+            shows(
+                invalid,
+                "a chain once",
+                None,
+                item(2, &ours_there, 1),
+                Some(before(&both, &[1, 1])),
+            ),
+            shows(invalid, "no anchor", None, item(2, &call, 1), None),
             shows(
                 "binding_invalid",
                 "no binding",

@@ -27,6 +27,7 @@ pub async fn all(client: &Client, key: &VerifierKey, mut findings: Findings) -> 
                 | Claim::BindingInvalid
                 | Claim::TotalsFalse
                 | Claim::TotalsOverdue
+                | Claim::AnchorInvalid
         );
         let index = finding.index.and_then(Index::new);
         if let (Class::Served, true, Some(index)) = (finding.class, follows, index)
@@ -44,8 +45,10 @@ async fn one(
     finding: &Finding,
     index: Index,
 ) -> Result<Option<Finding>, NoAnswer> {
-    // Where nothing can bind, entry 0 says so for all others.
-    let first_only = finding.claim == Claim::UnboundWallet && index.get() >= MAX_BEFORE;
+    // Where nothing can bind, and which contract is the log's, entry 0 says
+    // for all others.
+    let by_first = [Claim::UnboundWallet, Claim::AnchorInvalid].contains(&finding.claim);
+    let first_only = by_first && index.get() >= MAX_BEFORE;
     let size = TreeSize::new(index.get() + 1);
     let Some(size) = size.filter(|_| first_only || index.get() < MAX_BEFORE) else {
         return Ok(None);

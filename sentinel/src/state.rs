@@ -38,7 +38,7 @@ use crate::sums::Sums;
 use crate::trust::{Last, Trusted};
 
 /// The first bytes of a state file; the number is its format's.
-const MAGIC: &[u8] = b"tallystick sentinel state 3\n";
+const MAGIC: &[u8] = b"tallystick sentinel state 4\n";
 
 /// Ends a step that is durable.
 pub const DURABLE: &[u8] = b"\n";

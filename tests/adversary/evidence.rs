@@ -8,6 +8,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, VerifyingKey};
+use protocol::anchor::ChainLog;
 use protocol::checkpoint::Checkpoint;
 use protocol::entry::{Body, Entry};
 use protocol::hash::Hash;
@@ -133,7 +134,7 @@ fn proves(claim: &str, evidence: &Value, vkey: &str) -> Result<(), String> {
             second.index > 0 && value["kind"] == "log"
         }
         "unbound_wallet" | "binding_ignored" | "binding_invalid" | "totals_false"
-        | "totals_overdue" => {
+        | "totals_overdue" | "anchor_invalid" => {
             let before = log.before(&evidence["before"])?;
             breaks(claim, &one()?, before.as_deref(), &log.origin)?
         }
@@ -160,8 +161,22 @@ fn proves(claim: &str, evidence: &Value, vkey: &str) -> Result<(), String> {
     }
 }
 
+/// The address of the contract of the log that entry 0 begins.
+fn contract_of(first: &[u8]) -> Result<String, String> {
+    match Entry::parse(first) {
+        Ok(Entry::Known {
+            body: Body::Log(log),
+            ..
+        }) => {
+            let log = ChainLog::new(&log.key, log.evm_key);
+            Ok(log.contract().to_string())
+        }
+        _ => Err("entry 0 is not of kind log".into()),
+    }
+}
+
 /// Whether an entry is against those before it, or against itself where there
-/// are none: PROTOCOL.md sections 4.2 to 4.4, by plain loops.
+/// are none: PROTOCOL.md sections 4.2 to 4.4 and 4.6, by plain loops.
 fn breaks(
     claim: &str,
     item: &Promised,
@@ -189,6 +204,9 @@ fn breaks(
     if values[0]["rules"] == 1 {
         return Ok(claim == "unbound_wallet" && said["link"] == "bound");
     }
+    if claim == "anchor_invalid" && said["contract"] != contract_of(&before[0])? {
+        return Ok(true);
+    }
     if before.len() as u64 != item.index {
         return Err("not all entries before it".into());
     }
@@ -210,6 +228,9 @@ fn breaks(
     }
     let counts = said["link"] == "bound" && said["wallet"] == holder;
     Ok(match claim {
+        "anchor_invalid" => values
+            .iter()
+            .any(|value| value["kind"] == "anchor" && value["chain_id"] == said["chain_id"]),
         "unbound_wallet" => said["link"] == "bound" && !counts,
         "binding_ignored" => holder != Value::Null && !counts,
         "binding_invalid" => {

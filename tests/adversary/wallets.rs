@@ -1,11 +1,13 @@
-//! Bound keys and totals are bent, and everything else made to fit: the
+//! Bound keys, totals and anchors are bent, and everything else made to fit: the
 //! entries alone tell.
 
+use protocol::anchor::Place;
 use protocol::binding::Action;
 use protocol::consent::{Role, Signature};
 use protocol::entry::{Body, Entry};
 use protocol::hash::Hash;
 use protocol::index::Time;
+use protocol::name::Address;
 use protocol::record::Link;
 use protocol::totals::Totals;
 use serde_json::{Value, json};
@@ -14,7 +16,9 @@ use super::{Caught, Scene};
 use crate::forge::chain::Node;
 use crate::forge::log::{Log, user};
 use crate::forge::server::Site;
-use crate::forge::wallet::{INTERVAL, Purse, RELEASED, leaves, log, sum_again, time_of, totals_of};
+use crate::forge::wallet::{
+    INTERVAL, Purse, RELEASED, leaves, log, own_contract, sum_again, time_of, totals_of,
+};
 use crate::sentinel::{Sees, Sentinel};
 
 /// The log's size, and that at which returning sentinels saw it.
@@ -29,6 +33,7 @@ const FALSE: Sees = Sees::Proven(&["totals_false"]);
 const UNBOUND: Sees = Sees::Proven(&["unbound_wallet"]);
 const IGNORED: Sees = Sees::Proven(&["binding_ignored"]);
 const INVALID: Sees = Sees::Proven(&["binding_invalid"]);
+const ANCHOR: Sees = Sees::Proven(&["anchor_invalid"]);
 const OVERDUE: Sees = Sees::Proven(&["totals_overdue"]);
 
 /// Puts other totals into entry [`BENT`].
@@ -109,11 +114,24 @@ fn replace(log: &mut Log, at: usize, entry: Vec<u8>) {
     sum_again(log);
 }
 
+/// Says that the log is anchored, in entries from 62 on.
+fn anchor(log: &mut Log, places: impl IntoIterator<Item = Place>) {
+    for (at, place) in (62..).zip(places) {
+        replace(log, at, Body::Anchor(place).encode(time_of(at)));
+    }
+}
+
+/// The log's own contract on a chain.
+fn place(log: &Log, chain_id: u64) -> Place {
+    let contract = own_contract(log);
+    Place { chain_id, contract }
+}
+
 #[test]
-fn false_totals_and_bindings_are_proven() {
+fn false_totals_bindings_and_anchors_are_proven() {
     let mut scene = Scene::new(Site::new(log(SEEN)));
     let returning = scene.returning();
-    let cases: [Caught<Log>; 27] = [
+    let cases: [Caught<Log>; 31] = [
         Caught("nothing", Sees::Verified, |_| ()),
         Caught("a total raised", FALSE, |log| {
             bend(log, |leaves| add(&mut leaves[0], 1))
@@ -234,6 +252,32 @@ fn false_totals_and_bindings_are_proven() {
             let key = (Hash::of(b"a key without calls"), log.levels[0][0]);
             let late = Purse::new(4).binds(log, Role::Link, key, long_ago);
             replace(log, 62, Body::Binding(late).encode(time_of(62)));
+        }),
+        Caught("anchored on two chains", Sees::Verified, |log| {
+            let places = [place(log, 1), place(log, 8_453)];
+            anchor(log, places);
+        }),
+        Caught("anchored on a chain twice", ANCHOR, |log| {
+            let places = [place(log, 1), place(log, 1)];
+            anchor(log, places);
+        }),
+        Caught("anchored by another's contract", ANCHOR, |log| {
+            let contract = Address::from_bytes([0xc0; 20]);
+            anchor(
+                log,
+                [Place {
+                    contract,
+                    ..place(log, 1)
+                }],
+            );
+        }),
+        Caught("an anchor after what is in no totals", OVERDUE, |log| {
+            let late = Time::from_secs(time_of(98).secs() + 2 * INTERVAL + 1).expect("small");
+            let place = place(log, 1);
+            log.rewrite(|entries| {
+                entries.truncate(SIZE - 1);
+                entries.push(Body::Anchor(place).encode(late));
+            });
         }),
         Caught("totals missing for too long", OVERDUE, |log| {
             let late = Time::from_secs(time_of(98).secs() + 2 * INTERVAL + 1).expect("small");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use k256::ecdsa::SigningKey;
+use protocol::anchor::ChainLog;
 use protocol::binding::{Action, Binding, Consent};
 use protocol::consent::{Message, Role, Signature, Terms, recover};
 use protocol::entry::{Body, Entry, Log as LogBody};
@@ -25,6 +26,9 @@ const EVERY: usize = 20;
 
 /// The entry that releases the key of user 2.
 pub(crate) const RELEASED: usize = 50;
+
+/// The address of these logs' EVM key.
+const EVM_KEY: Address = Address::from_bytes([0xe0; 20]);
 
 /// A wallet whose key the forger holds: 1 and up.
 pub(crate) struct Purse(SigningKey);
@@ -103,7 +107,7 @@ pub(crate) fn log(size: usize) -> Log {
         rules: 2,
         totals_interval: INTERVAL,
         publish_max: 10,
-        evm_key: Address::from_bytes([0xe0; 20]),
+        evm_key: EVM_KEY,
     });
     let mut log = Log::of(signer, vec![first.encode(time_of(0))]);
     for i in 1..size {
@@ -140,6 +144,11 @@ fn entry(log: &Log, i: usize) -> Vec<u8> {
         }
     };
     body.encode(time)
+}
+
+/// The address of the log's contract on every chain.
+pub(crate) fn own_contract(log: &Log) -> Address {
+    ChainLog::new(log.key(), EVM_KEY).contract()
 }
 
 /// The leaves over the first `size` entries, in order.

@@ -829,6 +829,14 @@ def totals_leaves(entries_):
     return sorted(totals_leaf(wallet, source, row) for (wallet, source), row in sums.items())
 
 
+# --- 4.6 Anchors -------------------------------------------------------------
+
+
+def anchor(time, **changed):
+    fields = {"chain_id": 8453, "contract": "0x" + drawn("contract", 20).hex()}
+    return entry("anchor", time, **(fields | changed))
+
+
 # --- the files ---------------------------------------------------------------
 
 LOG = Key("log.example.org", drawn("log"))
@@ -1365,6 +1373,11 @@ def entries():
         {"name": n, **blob("entry", data), "leaf_hash": leaf_hash(data).hex(), "fields": json.loads(data)}
         for n, data in ((n, usage(t, **fields)) for n, t, fields in good_usages())
     ]
+    anchors_ = [
+        ("an example", anchor(1_760_000_003)),
+        ("the first chain", anchor(5, chain_id=1)),
+        ("the last chain", anchor(5, chain_id=2**53 - 1)),
+    ]
     unknown = [
         ("a kind of tomorrow", entry("later", 5, size=3, root="00" * 32), 1, "later", 5),
         ("no fields", entry("later", 5), 1, "later", 5),
@@ -1536,6 +1549,15 @@ def entries():
         ("log: a short evm_key", log_entry(5, LOG, evm_key="0x" + "ab" * 19)),
         ("log: a field more", log[:-1].encode() + b',"x":1}'),
         ("log: fields swapped", swapped(log, '"rules":1,"totals_interval":600', '"totals_interval":600,"rules":1')),
+        ("anchor: no chain", anchor(5, chain_id=None)),
+        ("anchor: chain 0", anchor(5, chain_id=0)),
+        ("anchor: a chain of 2^53", anchor(5, chain_id=2**53)),
+        ("anchor: a chain as text", anchor(5, chain_id="1")),
+        ("anchor: no contract", anchor(5, contract=None)),
+        ("anchor: a contract in upper case", anchor(5, contract="0x" + "AB" * 20)),
+        ("anchor: a short contract", anchor(5, contract="0x" + "ab" * 19)),
+        ("anchor: a field more", anchor(5, x=1)),
+        ("anchor: fields swapped", entry("anchor", 5, contract="0x" + "ab" * 20, chain_id=1)),
         ("log: an escaped slash in the origin", log_entry(5, PATHED).replace(b"org/", b"org\\/", 1)),
     ]
     assert all(canonical(e.get("entry").encode()) for e in good + good_logs)
@@ -1544,6 +1566,9 @@ def entries():
     return {
         "log_good": good_logs,
         "usage_good": good,
+        "anchor_good": [
+            {"name": n, **blob("entry", d), "leaf_hash": leaf_hash(d).hex(), "fields": json.loads(d)} for n, d in anchors_
+        ],
         "unknown": [
             {"name": n, **blob("entry", d), "leaf_hash": leaf_hash(d).hex(), "version": v, "kind": k, "time": t}
             for n, d, v, k, t in unknown

@@ -96,6 +96,7 @@ const CONSUMERS = {
   "entries.json": {
     log_good: async (c) => knownEntry(c),
     usage_good: async (c) => knownEntry(c),
+    anchor_good: async (c) => knownEntry(c),
     unknown: async (c) => {
       const { known, v: version, kind, time } = await v.parseEntry(bytes(c, "entry"));
       return !known && version === c.version && kind === c.kind && time === c.time;

@@ -20,7 +20,7 @@ mod state;
 mod sums;
 mod totals;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash as StdHash;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -118,7 +118,7 @@ struct Bound(Option<KeyState>);
 pub struct Genesis {
     /// Its leaf hash.
     pub leaf_hash: Hash,
-    /// Whether its rules know bindings and totals.
+    /// Whether its rules know bindings, totals and anchors.
     pub binds: bool,
     /// Seconds between totals entries.
     pub totals_interval: u64,
@@ -185,6 +185,8 @@ pub struct Ledger {
     keys: Table<Hash, Bound>,
     genesis: Option<Genesis>,
     settled: Settled,
+    /// The chains that entries of kind `anchor` name, and which entries these are.
+    anchored: BTreeMap<u64, Index>,
     /// Distinct (provider, model).
     named: HashSet<(Name, Name)>,
     /// To which size each slice was loaded.
@@ -273,6 +275,7 @@ impl Default for Ledger {
             keys: Table::new(),
             genesis: None,
             settled: Settled::default(),
+            anchored: BTreeMap::new(),
             named: HashSet::new(),
             through: [0; SLICES],
             boards: Boards::default(),
@@ -312,6 +315,10 @@ impl Ledger {
                 Ok(())
             }
             Some(Body::Totals(totals)) => self.settle(index, time, totals),
+            Some(Body::Anchor(place)) => {
+                self.anchored.entry(place.chain_id).or_insert(index);
+                Ok(())
+            }
             Some(Body::Log(_)) | None => Ok(()),
         };
         self.size = TreeSize::new(index.get() + 1).expect("an index is followed by a size");
@@ -333,6 +340,11 @@ impl Ledger {
     /// What the log's own entry says.
     pub fn genesis(&self) -> Option<Genesis> {
         self.genesis
+    }
+
+    /// The entry that names a chain as one that the log is anchored on.
+    pub fn anchored(&self, chain_id: u64) -> Option<Index> {
+        self.anchored.get(&chain_id).copied()
     }
 
     /// A key's state; `None` in an empty log.

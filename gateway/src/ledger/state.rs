@@ -1,7 +1,8 @@
 //! Slices: the ledger's accounts as the database holds them.
 //!
-//! A slice stands for itself: a format byte, the categories that its users
-//! name, then its users, models, wallets and keys. Numbers are LEB128.
+//! A slice stands for itself: a format byte, what is known of totals and
+//! anchors, the categories that its users name, then its users, models, wallets
+//! and keys. Numbers are LEB128.
 
 use std::collections::HashMap;
 
@@ -17,7 +18,10 @@ use super::{Bound, Category, Ledger, Model, Number, SLICES, STRIDE, Sums, User, 
 use crate::store::SliceRow;
 
 /// The format of a slice.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
+
+/// The format before anchors: the same without the chains.
+const UNANCHORED: u8 = 2;
 
 /// The format before bindings: without keys and totals entries, and of wallets
 /// the sums by link only.
@@ -83,6 +87,11 @@ impl Ledger {
         let mut out = vec![FORMAT];
         put(&mut out, self.newest.secs());
         self.write_settled(&mut out);
+        put(&mut out, self.anchored.len() as u64);
+        for (chain_id, index) in &self.anchored {
+            put(&mut out, *chain_id);
+            put(&mut out, index.get());
+        }
         put(&mut out, named.order.len() as u64);
         for category in &named.order {
             put_category(&mut out, &self.models.account(*category).key);
@@ -182,12 +191,19 @@ impl Ledger {
     fn read(&mut self, slice: &SliceRow) -> Option<()> {
         let mut reader = Reader(&slice.state);
         let format = reader.byte()?;
-        if ![FORMAT, UNBOUND].contains(&format) {
+        if ![FORMAT, UNANCHORED, UNBOUND].contains(&format) {
             return None;
         }
         self.newest = self.newest.max(Time::from_secs(reader.number()?)?);
         if format != UNBOUND {
             self.read_settled(slice.through.get(), &mut reader)?;
+        }
+        if format == FORMAT {
+            for _ in 0..reader.number()? {
+                let chain_id = reader.number()?;
+                let index = Index::new(reader.number()?)?;
+                self.anchored.insert(chain_id, index);
+            }
         }
         let mut named = Vec::new();
         for _ in 0..reader.number()? {

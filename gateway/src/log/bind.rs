@@ -1,10 +1,12 @@
-//! Bindings as the writer decides them: at each entry's own index, after all
-//! that stands before it.
+//! Bindings and anchors as the writer decides them: at each entry's own index,
+//! after all that stands before it.
 //!
-//! Out of scope: who may ask for a binding (see [`crate::api`]).
+//! Out of scope: who may ask for a binding (see [`crate::api`]), and what stands
+//! on a chain (see [`crate::chain`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use protocol::anchor::Place;
 use protocol::binding::{BindingError, KeyState};
 use protocol::entry::Body;
 use protocol::hash::Hash;
@@ -16,7 +18,7 @@ use super::pool::Submission;
 use crate::ledger::Ledger;
 
 /// Gives usage entries the wallets that their keys are bound to; bindings that
-/// are not valid there come second. To be dropped when the first are durable:
+/// are not valid there, and chains that the log has named, come second. To be dropped when the first are durable:
 /// who asked then sees why.
 pub(super) fn decide(
     ledger: &Ledger,
@@ -26,6 +28,7 @@ pub(super) fn decide(
 ) -> (Vec<Submission>, Vec<Submission>) {
     let mut refused = Vec::new();
     let mut news = HashMap::new();
+    let mut chains = HashSet::new();
     let mut kept: Vec<Submission> = Vec::with_capacity(batch.len());
     for mut submission in batch {
         let index = Index::new(from.get() + kept.len() as u64);
@@ -43,12 +46,23 @@ pub(super) fn decide(
                     continue;
                 }
             },
-            Body::Log(_) | Body::Totals(_) => None,
+            // Several gateways may have seen the contract.
+            Body::Anchor(place) if !anchors(ledger, &mut chains, place) => {
+                refused.push(submission);
+                continue;
+            }
+            Body::Anchor(_) | Body::Log(_) | Body::Totals(_) => None,
         };
         news.extend(after);
         kept.push(submission);
     }
     (kept, refused)
+}
+
+/// Whether the log does not name the chain yet, and its rules know anchors.
+fn anchors(ledger: &Ledger, chains: &mut HashSet<u64>, place: &Place) -> bool {
+    let binds = ledger.genesis().is_some_and(|genesis| genesis.binds);
+    binds && ledger.anchored(place.chain_id).is_none() && chains.insert(place.chain_id)
 }
 
 /// Why a binding can't be appended.

@@ -427,7 +427,7 @@ impl Sequencer {
 fn response(body: &Body) -> Option<Hash> {
     match body {
         Body::Usage(usage) => usage.response,
-        Body::Log(_) | Body::Binding(_) | Body::Totals(_) => None,
+        Body::Log(_) | Body::Binding(_) | Body::Totals(_) | Body::Anchor(_) => None,
     }
 }
 
@@ -435,7 +435,7 @@ fn response(body: &Body) -> Option<Hash> {
 fn mentioned(submission: &Submission) -> [Option<Hash>; 2] {
     match &submission.body {
         Body::Usage(usage) => [usage.key_id, usage.response],
-        Body::Log(_) | Body::Binding(_) | Body::Totals(_) => [None, None],
+        Body::Log(_) | Body::Binding(_) | Body::Totals(_) | Body::Anchor(_) => [None, None],
     }
 }
 

@@ -181,7 +181,7 @@ pub fn upgrade(index: Index, entry: &Entry, rules: Option<u64>) -> Option<String
             Some(format!("entry {index} names rules version {}", log.rules))
         }
         Entry::Known {
-            body: body @ (Body::Binding(_) | Body::Totals(_)),
+            body: body @ (Body::Binding(_) | Body::Totals(_) | Body::Anchor(_)),
             ..
         } if rules != Some(RULES) => Some(format!(
             "entry {index} is of kind {:?}, which the log's rules do not know",
@@ -197,6 +197,7 @@ fn kind(body: &Body) -> &'static str {
         Body::Usage(_) => "usage",
         Body::Binding(_) => "binding",
         Body::Totals(_) => "totals",
+        Body::Anchor(_) => "anchor",
     }
 }
 

@@ -78,6 +78,8 @@ claims! {
     TotalsFalse => "totals_false",
     /// An entry stands in no totals for longer than the log promises.
     TotalsOverdue => "totals_overdue",
+    /// An anchor entry names another contract, or a chain again.
+    AnchorInvalid => "anchor_invalid",
     /// A signed checkpoint of no entries.
     EmptyLog => "empty_log",
     /// The key signed something else than a checkpoint.

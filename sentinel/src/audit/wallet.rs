@@ -1,4 +1,4 @@
-//! Bindings, links and totals: rules that an entry breaks by itself, or by
+//! Bindings, links, totals and anchors: rules that an entry breaks by itself, or by
 //! what stands before it.
 //!
 //! That an entry is against what stands before it is proven by all of that:
@@ -55,6 +55,7 @@ impl Breach {
             Self::Binding(_) => Claim::BindingInvalid,
             Self::Size { .. } | Self::Sums { .. } => Claim::TotalsFalse,
             Self::Overdue { .. } => Claim::TotalsOverdue,
+            Self::Contract { .. } | Self::Again { .. } => Claim::AnchorInvalid,
         }
     }
 
@@ -78,6 +79,13 @@ impl Breach {
             Self::Overdue { left, since } => format!(
                 "entry {left} of {since} is in no totals, but entry {index} came over two \
                  intervals later"
+            ),
+            Self::Contract { expected, found } => format!(
+                "entry {index} names the contract {found} as this log's, which is {expected}"
+            ),
+            Self::Again { chain_id, before } => format!(
+                "entry {index} names chain {chain_id} as one that the log is anchored on, as \
+                 entry {before} did"
             ),
         }
     }
@@ -120,6 +128,7 @@ pub fn concerns(claim: Claim, entry: &Entry) -> bool {
         }
         (Claim::BindingIgnored, Body::Usage(usage)) => usage.key_id.is_some(),
         (Claim::BindingInvalid, Body::Binding(_)) | (Claim::TotalsFalse, Body::Totals(_)) => true,
+        (Claim::AnchorInvalid, Body::Anchor(_)) => true,
         (Claim::TotalsOverdue, body) => !matches!(body, Body::Totals(_)),
         _ => false,
     }
@@ -188,11 +197,14 @@ impl<'a> Before<'a> {
             }
         }
         let complete = self.0.len() as u64 == item.index.get();
-        // Under the first rules nothing binds, wherever it stands.
-        let enough = !self.0.is_empty() && accounts.rules() == Some(RULES_WITHOUT_BINDINGS);
+        // Under the first rules nothing binds, and the log has one contract,
+        // wherever the entry stands.
+        let first = !self.0.is_empty();
+        let unbound = accounts.rules() == Some(RULES_WITHOUT_BINDINGS);
         let signed = item.signed && self.0.iter().all(|item| item.signed);
         let found = breaches.iter().map(|breached| {
             let finding = breach(item, breached, key);
+            let enough = first && (unbound || matches!(breached, Breach::Contract { .. }));
             let class = match finding.class {
                 Class::Served if signed && (complete || enough) => Class::Proven,
                 class => class,
