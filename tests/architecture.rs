@@ -40,11 +40,12 @@ fn never(folder: &str, words: &[&str]) {
 
 #[test]
 fn rooms_see_only_those_below_them() {
-    // server -> {proxy, api, web} -> {witness, usage} -> log -> store -> protocol
+    // server -> {proxy, api, web} -> {chain, witness, usage} -> log -> store -> protocol
     never(
         "gateway/src/store",
         &[
             "crate::log",
+            "crate::chain",
             "crate::witness",
             "crate::proxy",
             "crate::api",
@@ -58,6 +59,7 @@ fn rooms_see_only_those_below_them() {
     never(
         "gateway/src/log",
         &[
+            "crate::chain",
             "crate::witness",
             "crate::proxy",
             "crate::api",
@@ -89,6 +91,18 @@ fn rooms_see_only_those_below_them() {
             "crate::api",
             "crate::web",
             "crate::usage",
+            "crate::server",
+            "axum",
+        ],
+    );
+    never(
+        "gateway/src/chain",
+        &[
+            "crate::proxy",
+            "crate::api",
+            "crate::web",
+            "crate::usage",
+            "crate::witness",
             "crate::server",
             "axum",
         ],

@@ -2,10 +2,11 @@
 //! turns the providers' own usage numbers into a verifiable log.
 //!
 //! ```text
-//! server -> {proxy, api, web} -> {witness, usage} -> log -> ledger -> store -> protocol
+//! server -> {proxy, api, web} -> {chain, witness, usage} -> log -> ledger -> store -> protocol
 //! ```
 
 pub mod api;
+pub mod chain;
 pub mod cli;
 pub mod config;
 mod connect;

@@ -29,6 +29,7 @@ use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::{self, Api, Holds, Notary, Shown, TileCache};
+use crate::chain::Anchors;
 use crate::config::{Config, LogFormat};
 use crate::keys::{DataDir, DataDirError, default_origin, evm_address};
 use crate::log::calls::Calls;
@@ -253,6 +254,7 @@ impl Server {
             published,
             notary: Notary::new(ChainLog::new(&verifier, evm_key), evm_secret),
             witnesses,
+            anchors: Anchors::default(),
             health,
             metrics: recorder(),
             clock,

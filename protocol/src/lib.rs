@@ -18,6 +18,7 @@ pub mod index;
 pub mod key;
 pub mod mmr;
 pub mod name;
+pub mod network;
 pub mod note;
 pub mod plan;
 pub mod policy;

@@ -2,6 +2,7 @@
 //!
 //! Out of scope: proxied calls (see [`crate::proxy`]) and pages (see [`crate::web`]).
 
+mod anchors;
 mod bindings;
 mod operator;
 mod proofs;
@@ -26,6 +27,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::{Any, CorsLayer};
 use utoipa::OpenApi;
 
+use crate::chain::Anchors;
 use crate::ledger::Shared;
 use crate::log::calls::Calls;
 use crate::log::pool::Pool;
@@ -64,6 +66,8 @@ pub struct Api {
     pub notary: Notary,
     /// How the witnesses fare, if there are any.
     pub witnesses: Option<Roster>,
+    /// Where the log is anchored.
+    pub anchors: Anchors,
     /// Whether records can be stored.
     pub health: Health,
     /// Renders `/metrics`.
@@ -94,6 +98,7 @@ pub struct Api {
         sums::leaderboard,
         sums::model_leaderboard,
         witnesses::witnesses,
+        anchors::anchors,
         wallet::wallet,
         bindings::template,
         bindings::state,
@@ -134,6 +139,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/leaderboard", get(sums::leaderboard))
         .route("/api/leaderboard/model", get(sums::model_leaderboard))
         .route("/api/witnesses", get(witnesses::witnesses))
+        .route("/api/anchors", get(anchors::anchors))
         .route("/api/wallet/{addr}", get(wallet::wallet))
         .route("/api/bindings", post(bindings::bind))
         .route("/api/bindings/template", get(bindings::template))

@@ -2,7 +2,7 @@
 //! after all that stands before it.
 //!
 //! Out of scope: who may ask for a binding (see [`crate::api`]), and what stands
-//! on a chain (see [`crate::chain`]).
+//! on a chain.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,0 +1,181 @@
+//! What is known of the log's anchors, for the interface and for pages.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use protocol::hash::Hash;
+use protocol::index::{Index, Time, TreeSize};
+use protocol::name::Address;
+
+use super::explorer::Explorers;
+
+/// The log's anchors on every chain, as far as they are known. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Anchors(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    explorers: Explorers,
+    /// By chain id.
+    chains: RwLock<Vec<Kept>>,
+}
+
+/// What is kept of one chain.
+#[derive(Clone, Debug)]
+struct Kept {
+    chain: Chain,
+    /// By number, ascending.
+    rows: Vec<Row>,
+}
+
+/// A chain, and the log's contract there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The chain's id (EIP-155).
+    pub id: u64,
+    /// Its name, or its id where none is known.
+    pub name: String,
+    /// The log's contract.
+    pub contract: Address,
+    /// Where an explorer shows that.
+    pub link: Option<String>,
+    /// How many anchors the contract holds.
+    pub count: u64,
+    /// Whether the log was proven there to have signed two roots for one size.
+    pub forked: bool,
+    /// Whether the log was said there to have ended.
+    pub retired: bool,
+    /// When the contract was read last; never, since this process began.
+    pub read_at: Option<Time>,
+}
+
+/// An anchored root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// The chain's id (EIP-155).
+    pub chain_id: u64,
+    /// The chain's name, or its id where none is known.
+    pub chain: String,
+    /// The log's contract.
+    pub contract: Address,
+    /// What the contract holds.
+    pub row: Row,
+    /// Where an explorer shows the transaction.
+    pub link: Option<String>,
+}
+
+/// An anchor as a contract holds it, in the log's own terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its number in the contract, from 0.
+    pub index: u64,
+    /// How many entries it covers.
+    pub size: TreeSize,
+    /// Their root.
+    pub root: Hash,
+    /// The time of the last of them.
+    pub log_time: Time,
+    /// The transaction that anchored it.
+    pub transaction: Hash,
+    /// That transaction's block.
+    pub block: u64,
+    /// The block's hash.
+    pub block_hash: Hash,
+    /// Whether the block is final.
+    pub status: Status,
+}
+
+/// How sure it is that an anchor stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// In a block that the chain can still drop.
+    Included,
+    /// In a block that is final.
+    Finalized,
+}
+
+impl Status {
+    /// As the interface says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Included => "included",
+            Self::Finalized => "finalized",
+        }
+    }
+}
+
+impl Anchors {
+    /// None yet; links are those of `explorers`.
+    pub(super) fn new(explorers: Explorers) -> Self {
+        Self(Arc::new(Shared {
+            explorers,
+            chains: RwLock::default(),
+        }))
+    }
+
+    /// The chains where the log's contract stands, by id.
+    pub fn chains(&self) -> Vec<Chain> {
+        let kept = self.kept();
+        kept.iter().map(|kept| kept.chain.clone()).collect()
+    }
+
+    /// The newest anchors, of all chains together, newest first.
+    pub fn newest(&self, count: usize) -> Vec<Anchor> {
+        let mut newest = self.below(None, count);
+        newest.truncate(count);
+        newest
+    }
+
+    /// Anchors of less than `before` entries, newest first: those of the
+    /// largest sizes, at least `count` if there are so many. Anchors of one
+    /// size are never torn apart.
+    pub fn below(&self, before: Option<u64>, count: usize) -> Vec<Anchor> {
+        let kept = self.kept();
+        let fits = |row: &&Row| before.is_none_or(|before| row.size.get() < before);
+        let mut found: Vec<(&Kept, &Row)> = Vec::new();
+        for kept in kept.iter() {
+            let end = kept.rows.partition_point(|row| fits(&row));
+            let rows = kept.rows[..end].iter().rev().take(count);
+            found.extend(rows.map(|row| (kept, row)));
+        }
+        found.sort_by_key(|(kept, row)| (std::cmp::Reverse(row.size), kept.chain.id));
+        let last = count.checked_sub(1).and_then(|last| found.get(last));
+        let last = last.map(|(_, row)| row.size);
+        let found = found
+            .into_iter()
+            .take_while(|(_, row)| count > 0 && last.is_none_or(|last| row.size >= last));
+        found.map(|(kept, row)| self.shown(kept, row)).collect()
+    }
+
+    /// The first anchor that covers the entry at `index`; of several chains
+    /// the one of the smallest size. `None` where that is not known.
+    pub fn covering(&self, index: Index) -> Option<Anchor> {
+        let kept = self.kept();
+        let first = kept.iter().filter_map(|kept| {
+            let at = kept
+                .rows
+                .partition_point(|row| row.size.get() <= index.get());
+            let row = kept.rows.get(at)?;
+            // Unless its predecessor is known, it may not be the first.
+            let before = at.checked_sub(1).map(|at| kept.rows[at].index + 1);
+            (row.index == before.unwrap_or(0)).then_some((kept, row))
+        });
+        let (kept, row) = first.min_by_key(|(kept, row)| (row.size, kept.chain.id))?;
+        Some(self.shown(kept, row))
+    }
+
+    fn shown(&self, kept: &Kept, row: &Row) -> Anchor {
+        let Kept { chain, .. } = kept;
+        Anchor {
+            chain_id: chain.id,
+            chain: chain.name.clone(),
+            contract: chain.contract,
+            row: *row,
+            link: self.0.explorers.transaction(chain.id, row.transaction),
+        }
+    }
+
+    fn kept(&self) -> RwLockReadGuard<'_, Vec<Kept>> {
+        let chains = &self.0.chains;
+        chains.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
