@@ -301,6 +301,13 @@ async fn what_is_no_valid_binding_is_refused_with_a_reason() {
             Some(&free),
             with("scheme", "eip1271".into()),
             400,
+            "unknown_chain",
+        ),
+        (
+            "another scheme",
+            Some(&free),
+            with("scheme", "eip712".into()),
+            400,
             "bad_request",
         ),
         (

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::chain::{RpcUrl, Template};
 use crate::config::{Given, GivenLimits, LogFormat, NamedUrl};
 use crate::link::LinkOptions;
 
@@ -109,6 +110,36 @@ struct Options {
     )]
     upstreams: Vec<NamedUrl>,
 
+    /// A node of an EVM chain, by its JSON-RPC address; may be repeated, once for
+    /// each chain. Where the log's contract stands there (see `anchor deploy`),
+    /// its anchors are shown, and an entry of the log names the chain. Contract
+    /// wallets of these chains can bind keys. An address with a key in it is
+    /// better given by the environment.
+    #[arg(
+        long = "rpc-url",
+        env = "TALLY_RPC_URL",
+        value_name = "URL",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    rpc_urls: Vec<RpcUrl>,
+
+    /// Seconds between two looks at a chain [default: 12]
+    #[arg(long, env = "TALLY_RPC_POLL", value_name = "SECONDS")]
+    rpc_poll: Option<u64>,
+
+    /// Where a chain's transactions, or contracts, are shown; may be repeated:
+    /// 100=https://gnosisscan.io/tx/{tx}, 100=https://gnosisscan.io/address/{address}.
+    /// Known by themselves are Ethereum, Base, OP, Arbitrum, and the test chains
+    /// Sepolia and Base Sepolia.
+    #[arg(
+        long = "explorer",
+        env = "TALLY_EXPLORER",
+        value_name = "CHAIN_ID=TEMPLATE",
+        value_delimiter = ','
+    )]
+    explorers: Vec<Template>,
+
     /// How log lines look [default: text]
     #[arg(long, env = "TALLY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -162,6 +193,9 @@ impl Options {
             policy,
             config,
             upstreams,
+            rpc_urls,
+            rpc_poll,
+            explorers,
             log_format,
             totals_interval,
             strict_passthrough,
@@ -176,6 +210,9 @@ impl Options {
             origin,
             policy,
             upstreams,
+            rpc_urls,
+            rpc_poll,
+            explorers,
             log_format,
             totals_interval,
             strict_passthrough,

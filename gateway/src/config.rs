@@ -13,6 +13,7 @@ use protocol::name::Name;
 use protocol::record::Source;
 use serde::Deserialize;
 
+use crate::chain::{RpcUrl, Settings, Template};
 use crate::store::Database;
 use crate::usage::Dialect;
 use crate::witness::enlisted::{EnlistError, Witnesses};
@@ -64,6 +65,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Who is asked to cosign checkpoints, and how many of them must.
     pub witnesses: Option<Witnesses>,
+    /// Which chains are looked at.
+    pub chains: Settings,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Seconds between totals entries of a log that this gateway begins.
@@ -174,6 +177,12 @@ pub struct Given {
     pub policy: Option<PathBuf>,
     /// `--upstream`
     pub upstreams: Vec<NamedUrl>,
+    /// `--rpc-url`
+    pub rpc_urls: Vec<RpcUrl>,
+    /// `--rpc-poll`
+    pub rpc_poll: Option<u64>,
+    /// `--explorer`
+    pub explorers: Vec<Template>,
     /// `--log-format`
     pub log_format: Option<LogFormat>,
     /// `--totals-interval`
@@ -240,6 +249,14 @@ pub enum ConfigError {
     /// The origin is none.
     #[error(transparent)]
     Origin(#[from] OriginError),
+    /// A node's address, which may hold a key, or an explorer's template.
+    #[error("{setting} in the configuration file: {problem}")]
+    Chain {
+        /// Which setting.
+        setting: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// An upstream's name or URL.
     #[error("upstream {name:?}: {problem}")]
     Upstream {
@@ -261,6 +278,11 @@ struct File {
     log_format: Option<LogFormat>,
     totals_interval: Option<u64>,
     strict_passthrough: Option<bool>,
+    #[serde(default)]
+    rpc_urls: Vec<String>,
+    rpc_poll: Option<u64>,
+    #[serde(default)]
+    explorers: Vec<String>,
     #[serde(default)]
     custom_ports: Vec<u16>,
     #[serde(default)]
@@ -365,6 +387,12 @@ impl Config {
             return Err(ConfigError::DatabaseUrl);
         }
         let policy = given.policy.or(file.policy);
+        let every = given.rpc_poll.or(file.rpc_poll).unwrap_or(12).max(1);
+        let chains = Settings {
+            rpc_urls: given_or("rpc_urls", given.rpc_urls, file.rpc_urls)?,
+            every: Duration::from_secs(every),
+            explorers: given_or("explorers", given.explorers, file.explorers)?,
+        };
         let seconds = |given: Option<u64>, usual| Duration::from_secs(given.unwrap_or(usual));
         Ok(Self {
             listen,
@@ -376,6 +404,7 @@ impl Config {
             origin: origin.map(|text| Origin::parse(&text)).transpose()?,
             upstreams,
             witnesses: policy.as_deref().map(witnesses).transpose()?,
+            chains,
             log_format: given.log_format.or(file.log_format).unwrap_or_default(),
             totals_interval: given
                 .totals_interval
@@ -529,6 +558,20 @@ impl std::str::FromStr for NamedUrl {
     }
 }
 
+/// What flags and environment list, or else the file.
+fn given_or<T: std::str::FromStr<Err = &'static str>>(
+    setting: &'static str,
+    given: Vec<T>,
+    file: Vec<String>,
+) -> Result<Vec<T>, ConfigError> {
+    if !given.is_empty() {
+        return Ok(given);
+    }
+    let listed = file.iter().map(|text| text.parse());
+    let listed: Result<_, _> = listed.collect();
+    listed.map_err(|problem| ConfigError::Chain { setting, problem })
+}
+
 fn witnesses(path: &Path) -> Result<Witnesses, ConfigError> {
     let text = std::fs::read(path).map_err(|source| ConfigError::ReadPolicy {
         path: path.into(),
@@ -607,7 +650,7 @@ mod tests {
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let path = std::env::temp_dir().join(format!("tally-{}.toml", uuid::Uuid::now_v7()));
-        let text = "listen = \"127.0.0.1:9\"\norigin = \"file.example\"\n[upstreams]\nlocal = { url = \"http://l\", checks_credentials = false, format = \"ollama\" }\n";
+        let text = "listen = \"127.0.0.1:9\"\norigin = \"file.example\"\nrpc_urls = [\"http://a.b/key\"]\nexplorers = [\"5=https://e.x/{tx}\"]\n[upstreams]\nlocal = { url = \"http://l\", checks_credentials = false, format = \"ollama\" }\n";
         std::fs::write(&path, text).expect("writes");
         let listen = Some(([127, 0, 0, 1], 7).into());
         let given = Given {
@@ -627,6 +670,11 @@ mod tests {
         assert_eq!(local.dialect, Dialect::Ollama);
         assert!(config.upstreams["openai"].asks_for_usage);
         assert_eq!(config.data_dir, Path::new("tally-data"));
+        let chains = config.chains;
+        assert_eq!(format!("{:?}", chains.rpc_urls), "[RpcUrl(a.b)]");
+        let template = "5=https://e.x/{tx}".parse().expect("a template");
+        assert_eq!(chains.explorers, [template]);
+        assert_eq!(chains.every, Duration::from_secs(12));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::{self, Api, Holds, Notary, Shown, TileCache};
-use crate::chain::Anchors;
+use crate::chain::{self, Asking, ChainsError};
 use crate::config::{Config, LogFormat};
 use crate::keys::{DataDir, DataDirError, default_origin, evm_address};
 use crate::log::calls::Calls;
@@ -234,6 +234,21 @@ impl Server {
         tokio::spawn(store.clone().maintain());
         let log = tokio::task::spawn_blocking(writer(log, Arc::clone(&pool)));
 
+        let chains = chain::begin(
+            &config.chains,
+            Asking {
+                log: ChainLog::new(&verifier, evm_key),
+                store: store.clone(),
+                sums: sums.clone(),
+                pool: Arc::clone(&pool),
+                committed: committed.clone(),
+                clock,
+            },
+        );
+        let (anchors, wallets) = chains.await.map_err(|error| match error {
+            ChainsError::Store(source) => failed(source),
+            ChainsError::Authorities(source) => ServerError::Authorities(source),
+        })?;
         let possession = Possession::new(origin.clone(), config.upstreams.clone());
         let proxy = Proxy::new(origin, config, calls.clone(), Arc::clone(&pool), clock)
             .map_err(ServerError::Authorities)?;
@@ -254,7 +269,8 @@ impl Server {
             published,
             notary: Notary::new(ChainLog::new(&verifier, evm_key), evm_secret),
             witnesses,
-            anchors: Anchors::default(),
+            anchors,
+            wallets,
             health,
             metrics: recorder(),
             clock,

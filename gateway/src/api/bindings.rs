@@ -9,7 +9,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use protocol::binding::{self, Action, Binding, BindingError, Consent, Holding};
-use protocol::consent::{MAX_TIME, Message, Role, Signature, Terms};
+use protocol::consent::{MAX_CONTRACT_SIGNATURE, MAX_TIME, Message, Role, Signature, Terms};
 use protocol::entry::Body;
 use protocol::hash::Hash;
 use protocol::index::{Index, Time};
@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::records::{Record, parse_key_id};
 use super::{Api, query, store_failed};
+use crate::chain::Refused;
 use crate::log::pool::Submission;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::StoreError;
@@ -124,10 +125,14 @@ pub(super) struct Asked {
     issued_at: Option<u64>,
     /// Seconds since 1970.
     expires_at: Option<u64>,
-    /// eip191, which it is if not given.
+    /// eip191, which it is if not given, or eip1271: `wallet` is a contract on
+    /// the chain `chain_id`, which the gateway then asks.
     scheme: Option<String>,
-    /// 0x and 130 hex digits: r, s, v.
+    /// 0x and 130 hex digits: r, s, v. Of eip1271 up to 2,048 bytes, as the
+    /// contract takes them.
     signature: Option<String>,
+    /// The same of the wallet that takes the key.
+    to_scheme: Option<String>,
     /// The same of the wallet that takes the key.
     to_signature: Option<String>,
     /// The template's texts may be sent back; nobody reads them.
@@ -251,6 +256,7 @@ pub(super) async fn bind(
     let binding = api.read(asked)?;
     api.admit(&headers, &binding)?;
     api.check(&binding)?;
+    let binding = api.ask_wallets(binding).await?;
     match api.submit(Body::Binding(binding.clone())).await? {
         Some(note) => {
             let receipt = Receipt::open(note.as_bytes(), &api.verifier);
@@ -370,6 +376,48 @@ impl Api {
             .and_then(|()| state.judge(binding).map(drop))
             .map_err(refused)
     }
+
+    /// Asks the chain of each contract wallet that signed, and names the block
+    /// at which it accepts.
+    async fn ask_wallets(&self, mut binding: Binding) -> Result<Binding, ApiError> {
+        let mut blocks = Vec::new();
+        for (message, signature) in binding.messages(self.verifier.origin()) {
+            blocks.push(match signature {
+                Signature::Eip191(_) => None,
+                Signature::Eip1271 { bytes, .. } => {
+                    let accepted = self.wallets.verify(&message, bytes).await;
+                    Some(accepted.map_err(not_accepted)?)
+                }
+            });
+        }
+        // In the order of the messages.
+        let signatures = match &mut binding.action {
+            Action::Link(consent) | Action::Release(consent) => vec![&mut consent.signature],
+            Action::Move { from, taken, .. } => vec![&mut from.signature, taken],
+            Action::Burn => vec![],
+        };
+        for (signature, accepted) in signatures.into_iter().zip(blocks) {
+            if let (
+                Signature::Eip1271 {
+                    block, block_hash, ..
+                },
+                Some((number, hash)),
+            ) = (signature, accepted)
+            {
+                (*block, *block_hash) = (number, hash);
+            }
+        }
+        Ok(binding)
+    }
+}
+
+fn not_accepted(error: Refused) -> ApiError {
+    let (status, code) = match &error {
+        Refused::Unasked(_) => (StatusCode::BAD_REQUEST, "unknown_chain"),
+        Refused::Signature { .. } => (StatusCode::BAD_REQUEST, "bad_signature"),
+        Refused::Busy | Refused::Away(_) => (StatusCode::SERVICE_UNAVAILABLE, "try_again"),
+    };
+    ApiError::new(status, code, error.to_string())
 }
 
 fn refused(error: BindingError) -> ApiError {
@@ -392,16 +440,6 @@ fn read_action(asked: &Asked) -> Result<Action, ApiError> {
     if asked.action == "burn" {
         return Ok(Action::Burn);
     }
-    if asked
-        .scheme
-        .as_deref()
-        .is_some_and(|scheme| scheme != "eip191")
-    {
-        return Err(ApiError::bad_request(
-            "this gateway takes signatures of accounts with a key (scheme eip191) only: it asks \
-             no chain about contract wallets",
-        ));
-    }
     let wallet = asked.wallet.as_deref().ok_or_else(|| missing("wallet"))?;
     let consent = Consent {
         wallet: parse_wallet(wallet)?,
@@ -410,7 +448,11 @@ fn read_action(asked: &Asked) -> Result<Action, ApiError> {
             asked.issued_at.ok_or_else(|| missing("issued_at"))?,
             asked.expires_at.ok_or_else(|| missing("expires_at"))?,
         )?,
-        signature: parse_signature("signature", asked.signature.as_deref())?,
+        signature: parse_signature(
+            "signature",
+            asked.scheme.as_deref(),
+            asked.signature.as_deref(),
+        )?,
     };
     match asked.action.as_str() {
         "link" => Ok(Action::Link(consent)),
@@ -418,7 +460,11 @@ fn read_action(asked: &Asked) -> Result<Action, ApiError> {
         "move" => Ok(Action::Move {
             from: consent,
             to: parse_wallet(asked.to.as_deref().ok_or_else(|| missing("to"))?)?,
-            taken: parse_signature("to_signature", asked.to_signature.as_deref())?,
+            taken: parse_signature(
+                "to_signature",
+                asked.to_scheme.as_deref(),
+                asked.to_signature.as_deref(),
+            )?,
         }),
         _ => Err(ApiError::bad_request(
             "action is link, move, release or burn",
@@ -468,25 +514,32 @@ fn parse_terms(chain_id: u64, issued_at: u64, expires_at: u64) -> Result<Terms, 
     })
 }
 
-fn parse_signature(field: &str, text: Option<&str>) -> Result<Signature, ApiError> {
+/// A signature under a scheme. What a contract accepts is to be asked yet: the
+/// block is that of nothing.
+fn parse_signature(
+    field: &str,
+    scheme: Option<&str>,
+    text: Option<&str>,
+) -> Result<Signature, ApiError> {
     let text = text.ok_or_else(|| missing(field))?;
-    let wrong = || ApiError::bad_request(format!("{field} is 0x and 130 hex digits: r, s, v"));
-    let digits = text.strip_prefix("0x").ok_or_else(wrong)?.as_bytes();
-    let mut bytes = [0; 65];
-    let (pairs, []) = digits.as_chunks::<2>() else {
-        return Err(wrong());
-    };
-    if pairs.len() != bytes.len() {
-        return Err(wrong());
+    let digits = text.strip_prefix("0x").unwrap_or_default();
+    let bytes = alloy_primitives::hex::decode(digits).ok();
+    let bytes = bytes.filter(|_| text.starts_with("0x"));
+    let wrong = |what| ApiError::bad_request(format!("{field} is 0x and {what}"));
+    match scheme.unwrap_or("eip191") {
+        "eip191" => {
+            let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+            let bytes = bytes.ok_or_else(|| wrong("130 hex digits: r, s, v"))?;
+            Ok(Signature::Eip191(bytes))
+        }
+        "eip1271" => {
+            let bytes = bytes.filter(|bytes| bytes.len() <= MAX_CONTRACT_SIGNATURE);
+            Ok(Signature::Eip1271 {
+                block: 0,
+                block_hash: Hash::EMPTY_ROOT,
+                bytes: bytes.ok_or_else(|| wrong("up to 2,048 bytes in hex"))?,
+            })
+        }
+        _ => Err(ApiError::bad_request("scheme is eip191 or eip1271")),
     }
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        let value = digit(pair[0])
-            .zip(digit(pair[1]))
-            .map(|(high, low)| high << 4 | low);
-        *byte = value
-            .and_then(|value| u8::try_from(value).ok())
-            .ok_or_else(wrong)?;
-    }
-    Ok(Signature::Eip191(bytes))
 }

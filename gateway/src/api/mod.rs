@@ -27,7 +27,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::{Any, CorsLayer};
 use utoipa::OpenApi;
 
-use crate::chain::Anchors;
+use crate::chain::{Anchors, Wallets};
 use crate::ledger::Shared;
 use crate::log::calls::Calls;
 use crate::log::pool::Pool;
@@ -68,6 +68,8 @@ pub struct Api {
     pub witnesses: Option<Roster>,
     /// Where the log is anchored.
     pub anchors: Anchors,
+    /// Asks chains about contract wallets.
+    pub wallets: Wallets,
     /// Whether records can be stored.
     pub health: Health,
     /// Renders `/metrics`.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::anchors::Anchor;
 use super::statement::Statement;
 use super::{Api, limit, query, store_failed};
 use crate::log::calls::Fate;
@@ -115,6 +116,15 @@ pub(super) struct Record {
     receipt: String,
 }
 
+/// An entry with where it is anchored.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AnchoredRecord {
+    #[serde(flatten)]
+    record: Record,
+    /// The first anchor that covers it, if one is known.
+    anchor: Option<Anchor>,
+}
+
 /// An entry with its receipt and the receipt's id: a receipt file.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ReceiptFile {
@@ -178,15 +188,17 @@ pub(super) async fn list(
 /// One entry.
 #[utoipa::path(get, path = "/api/records/{index}",
     params(("index" = u64, Path, description = "Where it stands")),
-    responses((status = 200, body = Record), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = AnchoredRecord), (status = 404, body = ErrorBody)))]
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
     Path(index): Path<String>,
-) -> Result<Json<Record>, ApiError> {
+) -> Result<Json<AnchoredRecord>, ApiError> {
     let index = parse_index(&index)?;
     let record = api.store.record(index).await.map_err(store_failed)?;
     let missing = || unknown_record(api.committed.borrow().checkpoint.size());
-    Ok(Json(api.record(record.ok_or_else(missing)?)))
+    let record = api.record(record.ok_or_else(missing)?);
+    let anchor = api.anchors.covering(index).map(Anchor::from);
+    Ok(Json(AnchoredRecord { record, anchor }))
 }
 
 /// Whether the file is to hold more.

@@ -10,6 +10,7 @@ use protocol::name::Address;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::anchors::Anchor;
 use super::proofs::{base64, path_of};
 use super::sums::{ModelSums, SourceSums, Sums, date, model_sums, source_sums};
 use super::{Api, store_failed};
@@ -36,6 +37,8 @@ pub(super) struct Wallet {
     /// Proves the bound sums as of the newest totals entry; `null` where the
     /// gateway can't make it at the moment.
     proof: Option<Proof>,
+    /// The first anchor that covers the totals entry in `proof`, if one is known.
+    anchor: Option<Anchor>,
 }
 
 /// A day's sums.
@@ -107,6 +110,10 @@ pub(super) async fn wallet(
         source: source.as_str(),
         sums: sums.into(),
     });
+    let proof = api.wallet_proof(&wallet).await?;
+    let totals = proof.as_ref().and_then(|proof| proof.totals.as_ref());
+    let totals = totals.and_then(|totals| Index::new(totals.index));
+    let anchor = totals.and_then(|totals| api.anchors.covering(totals));
     Ok(Json(Wallet {
         size: size.get(),
         wallet: wallet.to_string(),
@@ -114,7 +121,8 @@ pub(super) async fn wallet(
         claimed: source_sums(of.claimed),
         models: model_sums(of.models),
         days: days.collect(),
-        proof: api.wallet_proof(&wallet).await?,
+        proof,
+        anchor: anchor.map(Anchor::from),
     }))
 }
 

@@ -1,20 +1,24 @@
 //! What is known of the log's anchors, for the interface and for pages.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use protocol::hash::Hash;
 use protocol::index::{Index, Time, TreeSize};
 use protocol::name::Address;
+use protocol::network::Network;
 
+use super::contract::Summary;
 use super::explorer::Explorers;
+use crate::store::AnchorRow;
 
 /// The log's anchors on every chain, as far as they are known. Clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Anchors(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     explorers: Explorers,
+    contract: Address,
     /// By chain id.
     chains: RwLock<Vec<Kept>>,
 }
@@ -32,7 +36,7 @@ struct Kept {
 pub struct Chain {
     /// The chain's id (EIP-155).
     pub id: u64,
-    /// Its name, or its id where none is known.
+    /// Its name, or `chain` and its id where none is known.
     pub name: String,
     /// The log's contract.
     pub contract: Address,
@@ -53,7 +57,7 @@ pub struct Chain {
 pub struct Anchor {
     /// The chain's id (EIP-155).
     pub chain_id: u64,
-    /// The chain's name, or its id where none is known.
+    /// The chain's name, or `chain` and its id where none is known.
     pub chain: String,
     /// The log's contract.
     pub contract: Address,
@@ -104,10 +108,11 @@ impl Status {
 }
 
 impl Anchors {
-    /// None yet; links are those of `explorers`.
-    pub(super) fn new(explorers: Explorers) -> Self {
+    /// None yet, of the log's contract; links are those of `explorers`.
+    pub(super) fn new(explorers: Explorers, contract: Address) -> Self {
         Self(Arc::new(Shared {
             explorers,
+            contract,
             chains: RwLock::default(),
         }))
     }
@@ -161,6 +166,58 @@ impl Anchors {
         });
         let (kept, row) = first.min_by_key(|(kept, row)| (row.size, kept.chain.id))?;
         Some(self.shown(kept, row))
+    }
+
+    /// Takes up what is stored, by chain and number.
+    pub(super) fn load(&self, stored: Vec<AnchorRow>) {
+        for rows in stored.chunk_by(|a, b| a.chain_id == b.chain_id) {
+            let id = rows[0].chain_id;
+            let summary = Summary {
+                count: rows.len() as u64,
+                forked: false,
+                retired: false,
+            };
+            let rows = rows.iter().map(|row| Row::from(*row)).collect();
+            self.keep(id, summary, None, rows);
+        }
+    }
+
+    /// The anchors of one chain, by number.
+    pub(super) fn rows(&self, id: u64) -> Vec<Row> {
+        let kept = self.kept();
+        let of = kept.iter().find(|kept| kept.chain.id == id);
+        of.map_or_else(Vec::new, |kept| kept.rows.clone())
+    }
+
+    /// Replaces what is known of one chain; `rows` are by number.
+    pub(super) fn keep(&self, id: u64, summary: Summary, read_at: Option<Time>, rows: Vec<Row>) {
+        let contract = self.0.contract;
+        let name = Network::of(id).map(|network| network.title.to_owned());
+        let chain = Chain {
+            id,
+            name: name.unwrap_or_else(|| format!("chain {id}")),
+            contract,
+            link: self.0.explorers.address(id, contract),
+            count: summary.count,
+            forked: summary.forked,
+            retired: summary.retired,
+            read_at,
+        };
+        let mut chains = self.write();
+        match chains.binary_search_by_key(&id, |kept| kept.chain.id) {
+            Ok(at) => chains[at] = Kept { chain, rows },
+            Err(at) => chains.insert(at, Kept { chain, rows }),
+        }
+    }
+
+    /// Forgets a chain.
+    pub(super) fn forget(&self, id: u64) {
+        self.write().retain(|kept| kept.chain.id != id);
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<Kept>> {
+        let chains = &self.0.chains;
+        chains.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shown(&self, kept: &Kept, row: &Row) -> Anchor {

@@ -28,6 +28,11 @@ const SQLITE: &[(i64, &str, &str)] = &[
         "published",
         include_str!("../../../migrations/sqlite/0002_published.sql"),
     ),
+    (
+        3,
+        "anchors",
+        include_str!("../../../migrations/sqlite/0003_anchors.sql"),
+    ),
 ];
 
 const POSTGRES: &[(i64, &str, &str)] = &[
@@ -40,6 +45,11 @@ const POSTGRES: &[(i64, &str, &str)] = &[
         2,
         "published",
         include_str!("../../../migrations/postgres/0002_published.sql"),
+    ),
+    (
+        3,
+        "anchors",
+        include_str!("../../../migrations/postgres/0003_anchors.sql"),
     ),
 ];
 

@@ -5,6 +5,7 @@
 //! [`crate::ledger`], of which this holds the slices), and what is answered to
 //! whom (see [`crate::api`]).
 
+mod anchors;
 mod append;
 mod bundle;
 mod engine;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 
 use engine::{Engine, Tx, on};
 
+pub use anchors::AnchorRow;
 pub use append::{Append, AppendError, SliceRow, TileRow};
 pub use bundle::Sealed;
 pub use engine::Database;
@@ -262,7 +264,8 @@ mod tests {
         }
     }
 
-    const BOTH: [&str; 5] = [
+    const BOTH: [&str; 6] = [
+        include_str!("anchors.rs"),
         include_str!("append.rs"),
         include_str!("lease.rs"),
         include_str!("mod.rs"),
@@ -313,7 +316,7 @@ mod tests {
             on_postgres += 1;
         }
         assert!(
-            on_sqlite >= 21 && on_postgres >= 28,
+            on_sqlite >= 24 && on_postgres >= 31,
             "{on_sqlite}, {on_postgres}"
         );
         std::fs::remove_dir_all(&folder).expect("our folder");
