@@ -58,6 +58,10 @@ impl Token {
         }
     }
 
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// A call with it; the receipt file of its record.
     pub(crate) async fn call(&self, gateway: &Gateway, more: &str) -> Value {
         let url = format!(
@@ -95,6 +99,24 @@ pub(crate) async fn signed(
         let message = fields["to_message"].as_str().expect("a text");
         fields["to_signature"] = to.sign(message).into();
     }
+    fields
+}
+
+/// The template's fields for a contract wallet on a chain, signed by its owner.
+pub(crate) async fn signed_on(
+    gateway: &Gateway,
+    key_id: &str,
+    wallet: &str,
+    chain_id: u64,
+    owner: &Wallet,
+) -> Value {
+    let path =
+        format!("/api/bindings/template?key_id={key_id}&wallet={wallet}&chain_id={chain_id}");
+    let mut fields = gateway.json(&path).await;
+    fields["scheme"] = "eip1271".into();
+    fields["signature"] = owner
+        .sign(fields["message"].as_str().expect("a text"))
+        .into();
     fields
 }
 

@@ -7,6 +7,7 @@ mod architecture;
 mod bad_input;
 mod binaries;
 mod bindings;
+mod chains;
 mod conformance;
 mod crash;
 mod custom;

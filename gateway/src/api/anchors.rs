@@ -29,7 +29,7 @@ pub(super) struct Anchors {
     /// The log's size.
     size: u64,
     /// The chains where its contract stands, by id.
-    chains: Vec<Chain>,
+    chains: Vec<Contract>,
     /// Newest first.
     anchors: Vec<Anchor>,
     /// The `before` of the next part, if there is one.
@@ -38,7 +38,7 @@ pub(super) struct Anchors {
 
 /// The log's contract on one chain.
 #[derive(Serialize, ToSchema)]
-struct Chain {
+struct Contract {
     /// The chain's id (EIP-155).
     chain_id: u64,
     /// Its name.
@@ -104,7 +104,7 @@ impl From<chain::Anchor> for Anchor {
     }
 }
 
-impl From<chain::Chain> for Chain {
+impl From<chain::Chain> for Contract {
     fn from(chain: chain::Chain) -> Self {
         Self {
             chain_id: chain.id,
@@ -133,7 +133,12 @@ pub(super) async fn anchors(
     let next = last.filter(|last| !api.anchors.below(Some(*last), 1).is_empty());
     Ok(Json(Anchors {
         size: api.committed.borrow().checkpoint.size().get(),
-        chains: api.anchors.chains().into_iter().map(Chain::from).collect(),
+        chains: api
+            .anchors
+            .chains()
+            .into_iter()
+            .map(Contract::from)
+            .collect(),
         anchors: found.into_iter().map(Anchor::from).collect(),
         next,
     }))

@@ -90,7 +90,7 @@ impl Wallets {
         let _place = self.places.try_acquire().map_err(|_| Refused::Busy)?;
         let node = self.node(chain_id).await?;
         let away = |error: &RpcError| {
-            let error: &dyn std::error::Error = error;
+            let error: &(dyn std::error::Error + 'static) = error;
             tracing::warn!(node = node.host(), error, "a contract wallet's chain");
             Refused::Away(chain_id)
         };

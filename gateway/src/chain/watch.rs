@@ -222,19 +222,25 @@ impl Watch {
         newest: Block,
         rows: &mut Vec<Row>,
     ) -> Result<(), Problem> {
-        let last = rows.iter().rfind(|row| row.status == Status::Finalized);
-        let Some(last) = last.copied() else {
+        let Some(last) = finals(rows).last().copied() else {
             return Ok(());
         };
-        let there = self.node().block(&format!("0x{:x}", last.block)).await?;
-        match there {
-            Some(block) if block.hash == last.block_hash => return Ok(()),
-            None if newest.number < last.block => return Err(Problem::Behind(last.block)),
-            _ => {}
+        let known = finals(rows).filter(|row| row.block <= newest.number);
+        let Some(known) = known.last() else {
+            return Err(Problem::Behind(last.block));
+        };
+        let there = self.node().block(&format!("0x{:x}", known.block)).await?;
+        let there = there.ok_or(Problem::Behind(known.block))?;
+        if there.hash == known.block_hash {
+            let behind = known.block < last.block;
+            return match behind {
+                true => Err(Problem::Behind(last.block)),
+                false => Ok(()),
+            };
         }
         tracing::warn!(
             chain = id,
-            block = last.block,
+            block = known.block,
             "this is not the chain that was read before: a block that was final is another; \
              what was read of it is forgotten"
         );
