@@ -70,8 +70,8 @@ impl<'a> Contract<'a> {
             return Ok(false);
         }
         // A creation answers the code that it would leave, keys included.
-        let creation = self.node.call(None, &self.log.init_code(), json!("latest"));
-        let ours = creation.await?;
+        let creation = self.log.init_code();
+        let ours = self.node.call(None, &creation, json!("latest")).await?;
         let foreign = |what| ContractError::Foreign(self.address, what);
         if code != ours {
             return Err(foreign("code"));
