@@ -37,7 +37,7 @@ pub const NETWORKS: &[Network] = &[
     Network {
         id: 31_337,
         name: "anvil",
-        title: "Anvil (a chain on one machine)",
+        title: "Anvil",
         explorer: None,
     },
 ];
