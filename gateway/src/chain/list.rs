@@ -236,3 +236,101 @@ impl Anchors {
         chains.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(index: u64, size: u64) -> Row {
+        Row {
+            index,
+            size: TreeSize::new(size).expect("small"),
+            root: Hash::of(&size.to_be_bytes()),
+            log_time: Time::from_secs(size).expect("small"),
+            transaction: Hash::of(&index.to_be_bytes()),
+            block: size,
+            block_hash: Hash::of(b"block"),
+            status: Status::Included,
+        }
+    }
+
+    /// Of chains by id, anchors by number and size.
+    fn anchors(chains: &[(u64, &[(u64, u64)])]) -> Anchors {
+        let anchors = Anchors::new(Explorers::default(), Address::from_bytes([7; 20]));
+        for (id, rows) in chains {
+            let summary = Summary {
+                count: rows.last().map_or(0, |(index, _)| index + 1),
+                forked: false,
+                retired: false,
+            };
+            let rows = rows.iter().map(|(index, size)| row(*index, *size));
+            anchors.keep(*id, summary, None, rows.collect());
+        }
+        anchors
+    }
+
+    fn places(anchors: &[Anchor]) -> Vec<(u64, u64)> {
+        let place = |anchor: &Anchor| (anchor.chain_id, anchor.row.size.get());
+        anchors.iter().map(place).collect()
+    }
+
+    #[test]
+    fn the_first_anchor_that_covers_an_entry_is_known_to_be_the_first() {
+        let whole = [(0, 5), (1, 9), (2, 30)];
+        let late = [(0, 7), (1, 9)];
+        let cut = [(3, 6), (5, 20)];
+        for (name, chains, index, expected) in [
+            ("none", &[][..], 0, None),
+            ("the first", &[(1, &whole[..])], 4, Some((1, 5))),
+            ("the next", &[(1, &whole)], 5, Some((1, 9))),
+            ("the last", &[(1, &whole)], 29, Some((1, 30))),
+            ("not yet", &[(1, &whole)], 30, None),
+            (
+                "the smaller one of two chains",
+                &[(1, &whole), (10, &late)],
+                5,
+                Some((10, 7)),
+            ),
+            (
+                "of one size by id",
+                &[(10, &late), (1, &whole)],
+                7,
+                Some((1, 9)),
+            ),
+            ("its predecessor is not known", &[(1, &cut)], 4, None),
+            ("one between is not known", &[(1, &cut)], 6, None),
+            (
+                "known on another chain",
+                &[(1, &cut), (10, &late)],
+                4,
+                Some((10, 7)),
+            ),
+        ] {
+            let found = anchors(chains).covering(Index::new(index).expect("small"));
+            let found = found.map(|anchor| (anchor.chain_id, anchor.row.size.get()));
+            assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn lists_are_newest_first_and_tear_no_size_apart() {
+        let list = anchors(&[(10, &[(0, 5), (1, 9)]), (1, &[(0, 9), (1, 12)])]);
+        let ids: Vec<u64> = list.chains().iter().map(|chain| chain.id).collect();
+        assert_eq!(ids, [1, 10]);
+        for (before, count, expected) in [
+            (None, 9, &[(1, 12), (1, 9), (10, 9), (10, 5)][..]),
+            (None, 1, &[(1, 12)]),
+            (None, 2, &[(1, 12), (1, 9), (10, 9)]),
+            (Some(12), 1, &[(1, 9), (10, 9)]),
+            (Some(9), 1, &[(10, 5)]),
+            (Some(5), 1, &[]),
+            (None, 0, &[]),
+        ] {
+            let found = places(&list.below(before, count));
+            assert_eq!(found, expected, "{count} before {before:?}");
+        }
+        assert_eq!(places(&list.newest(2)), [(1, 12), (1, 9)]);
+        list.forget(1);
+        assert_eq!(places(&list.newest(9)), [(10, 9), (10, 5)]);
+    }
+}

@@ -542,6 +542,7 @@ fn days(window: Window) -> (u32, u32) {
 mod tests {
     use super::*;
     use crate::store::SliceRow;
+    use protocol::anchor::Place;
     use protocol::record::Counts;
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -690,6 +691,34 @@ mod tests {
         let mut stated = ledger.stats().outcomes;
         stated.sort_unstable();
         assert_eq!(stated, outcomes.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn chains_that_were_named_are_in_every_slice() {
+        let time = Time::from_secs(5).expect("small");
+        let mut ledger = Ledger::default();
+        for (index, chain_id) in [(1, 8_453), (2, 1)] {
+            let contract = Address::from_bytes([7; 20]);
+            let body = Body::Anchor(Place { chain_id, contract });
+            let index = Index::new(index).expect("small");
+            let added = ledger.add(index, time, &body.encode(time), Some(&body));
+            assert_eq!(added, Ok(()));
+        }
+        let named = |ledger: &Ledger| [1, 10, 8_453].map(|id| Some(ledger.anchored(id)?.get()));
+        assert_eq!(named(&ledger), [Some(2), None, Some(1)]);
+        let mut slices = ledger.due(TreeSize::new(STRIDE).expect("small"));
+        let (loaded, _) = Ledger::load(&slices).expect("as written");
+        assert_eq!(named(&loaded), named(&ledger));
+        // As it was written before there were any: the list was not there.
+        let mut before = Ledger::default().due(TreeSize::new(STRIDE).expect("small"));
+        let state = &mut before[0].state;
+        assert_eq!(state[..5], [3, 0, 0, 0, 0]);
+        state.remove(4);
+        state[0] = 2;
+        let (loaded, _) = Ledger::load(&before).expect("of the format before");
+        assert_eq!(named(&loaded), [None; 3]);
+        slices[0].state.truncate(6);
+        assert!(Ledger::load(&slices).is_err());
     }
 
     #[test]

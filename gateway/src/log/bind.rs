@@ -18,8 +18,8 @@ use super::pool::Submission;
 use crate::ledger::Ledger;
 
 /// Gives usage entries the wallets that their keys are bound to; bindings that
-/// are not valid there, and chains that the log has named, come second. To be dropped when the first are durable:
-/// who asked then sees why.
+/// are not valid there, and chains that the log has named, come second. To be
+/// dropped when the first are durable: who asked then sees why.
 pub(super) fn decide(
     ledger: &Ledger,
     origin: &Origin,

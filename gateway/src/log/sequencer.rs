@@ -477,7 +477,8 @@ mod tests {
     use crate::postgres::Server;
     use crate::store::{Coding, Database, Handed, Store};
     use flate2::read::GzDecoder;
-    use protocol::entry::{self, RULES};
+    use protocol::anchor::Place;
+    use protocol::entry::{self, RULES, RULES_WITHOUT_BINDINGS};
     use protocol::hash::receipt_commitment;
     use protocol::index::Index;
     use protocol::key::{Origin, Signer};
@@ -702,23 +703,53 @@ mod tests {
         }
     }
 
+    /// Entry 0.
+    fn begins(writer: &Sequencer, rules: u64) -> Submission {
+        let body = Body::Log(entry::Log {
+            key: writer.replica.signer.verifier().clone(),
+            rules,
+            totals_interval: 600,
+            publish_max: 10,
+            evm_key: Address::from_bytes([7; 20]),
+        });
+        Submission {
+            body,
+            receipt_id: None,
+            ..usage(None, None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chain_is_named_once_however_many_gateways_see_the_contract() {
+        let on = |chain_id| Submission {
+            body: Body::Anchor(Place {
+                chain_id,
+                contract: Address::from_bytes([9; 20]),
+            }),
+            ..usage(None, None)
+        };
+        for (rules, size) in [(RULES, 3), (RULES_WITHOUT_BINDINGS, 1)] {
+            for scratch in Scratch::both().await {
+                let mut writer = scratch.sequencer().await;
+                let log = begins(&writer, rules);
+                writer.append(vec![log]).await.expect("the writer");
+                let both = vec![on(1), on(8_453), on(1)];
+                writer.append(both).await.expect("the writer");
+                assert_eq!(writer.size().get(), size);
+                let mut resumed = scratch.sequencer().await;
+                let again = vec![on(8_453), on(1)];
+                resumed.append(again).await.expect("the writer");
+                assert_eq!(resumed.size().get(), size, "after a restart");
+            }
+        }
+    }
+
     #[tokio::test]
     async fn what_waits_behind_a_late_totals_entry_is_kept_by_a_deposed_writer() {
         for scratch in Scratch::both().await {
             NOW.set(1_000);
             let mut first = scratch.sequencer().await;
-            let log = Body::Log(entry::Log {
-                key: first.replica.signer.verifier().clone(),
-                rules: RULES,
-                totals_interval: 600,
-                publish_max: 10,
-                evm_key: Address::from_bytes([7; 20]),
-            });
-            let log = Submission {
-                body: log,
-                receipt_id: None,
-                ..usage(None, None)
-            };
+            let log = begins(&first, RULES);
             first.append(vec![log]).await.expect("the writer");
             first.append(records(1)).await.expect("the writer");
             let mut second = scratch.sequencer().await;
