@@ -3,6 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use protocol::checkpoint::Checkpoint;
+use protocol::hash::Hash;
+use protocol::index::Index;
+use protocol::key::VerifierKey;
+use protocol::proof::verify_inclusion;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -85,9 +90,80 @@ async fn sentinels_verify_what_a_gateway_says_of_wallets() {
     assert!(begun.elapsed() < QUICK, "{:?}", begun.elapsed());
     assert_eq!(pass.report["since"][0]["records"], 1, "{pass}");
     assert_eq!(pass.report["claimed"][0]["records"], 1, "{pass}");
+    let newer = Sentinel::fresh().with(&["wallet", "--newer"]);
+    let (vkey, address) = (gateway.vkey(), wallets[0].address());
+    let arguments = ["--json", "--vkey", vkey, &address, gateway.url()];
+    let pass = tokio::task::block_in_place(|| newer.run(&arguments));
+    pass.compare(&Sees::Committed)
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(pass.report["newer"]["sums"][0]["records"], 1, "{pass}");
     let pass = look_up(&gateway, &sentinel, NOBODY);
     assert_eq!(pass.report["proven"], json!([]), "{pass}");
     assert!(pass.report["totals"]["count"] == 3, "{pass}");
+}
+
+/// The indexes of a list of records.
+fn indexes(list: &Value) -> Vec<u64> {
+    let records = list["records"].as_array().expect("a list").iter();
+    let index = |record: &Value| record["index"].as_u64().expect("a number");
+    records.map(index).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallets_records_are_listed_with_their_proofs() {
+    let (provider, data) = (Provider::start().await, Folder::new());
+    let gateway = Gateway::start(data.path(), provider.url()).await;
+    let (token, wallet) = (Token::new(&gateway, 1), Wallet::new(1));
+    bind(&gateway, &token, &wallet).await;
+    for _ in 0..5 {
+        token.call(&gateway, "").await;
+        let claims = format!("w/{}/", wallet.address());
+        Token::new(&gateway, 2).call(&gateway, &claims).await;
+    }
+    let size = gateway.reaches(12).await;
+    let path = format!("/api/wallet/{}/records", wallet.address());
+    let list = async |query: &str| gateway.json(&format!("{path}?{query}")).await;
+    let all = indexes(&list("").await);
+    assert_eq!(all.len(), 5);
+    let claimed = indexes(&list("link=claimed").await);
+    assert_eq!(claimed.len(), 5);
+    assert!(claimed.iter().all(|index| !all.contains(index)));
+    let part = list(&format!("after={}&before={}&limit=2", all[0], all[4])).await;
+    assert_eq!(
+        (indexes(&part), &part["next"]),
+        (all[1..3].to_vec(), &json!(all[2]))
+    );
+    let part = list(&format!("after={}&before={}", all[2], all[4])).await;
+    assert_eq!(
+        (indexes(&part), &part["next"]),
+        (all[3..4].to_vec(), &Value::Null)
+    );
+    let answer = gateway.get(&format!("{path}?link=lent")).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+
+    let key = VerifierKey::parse(gateway.vkey()).expect("a vkey");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let proven = loop {
+        let proven = list("proof=1").await;
+        if proven["size"] == size {
+            break proven;
+        }
+        assert!(Instant::now() < deadline, "it is published: {proven}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let note = proven["checkpoint"].as_str().expect("a note");
+    let checkpoint = Checkpoint::open(note.as_bytes(), &key).expect("genuine");
+    assert_eq!(indexes(&proven), all);
+    for record in proven["records"].as_array().expect("a list") {
+        let leaf = Hash::leaf(record["entry"].as_str().expect("a text").as_bytes());
+        let hashes = record["hashes"].as_array().expect("a list").iter();
+        let hash = |hash: &Value| Hash::from_base64(hash.as_str().expect("a text"));
+        let hashes: Option<Vec<Hash>> = hashes.map(hash).collect();
+        let index = Index::new(record["index"].as_u64().expect("a number")).expect("small");
+        let tree = (checkpoint.size(), checkpoint.root());
+        let held = verify_inclusion(leaf, index, tree, &hashes.expect("base64"));
+        assert_eq!(held, Ok(()), "{record}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

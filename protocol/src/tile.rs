@@ -102,6 +102,12 @@ impl Tile {
         }
     }
 
+    /// Whether a tree of `size` entries has as much of it.
+    pub fn is_within(&self, size: TreeSize) -> bool {
+        let there = Self::within(self.kind, self.n, size);
+        there.is_some_and(|there| there.width >= self.width)
+    }
+
     /// What it holds.
     pub fn kind(&self) -> TileKind {
         self.kind

@@ -244,6 +244,27 @@ pub struct Proof {
     pub leaves: Vec<ProvenLeaf>,
 }
 
+/// `/api/wallet/{addr}/records?proof=1`. Nothing of it is verified.
+#[derive(Clone, Debug, Deserialize)]
+pub struct WalletRecords {
+    /// A checkpoint note.
+    pub checkpoint: String,
+    /// The wallet's records.
+    pub records: Vec<NewerRecord>,
+    /// Where the next part begins, if there is one.
+    pub next: Option<u64>,
+}
+
+/// A record with its inclusion proof.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NewerRecord {
+    /// The entry and its proof.
+    #[serde(flatten)]
+    pub proven: ProvenEntry,
+    /// Its receipt, a signed note.
+    pub receipt: String,
+}
+
 /// An entry with its inclusion proof.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ProvenEntry {

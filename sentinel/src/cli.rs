@@ -217,7 +217,9 @@ pub enum Command {
     /// The total is called `committed`: the log's key stands for it, and can't show anybody another
     /// one. That it is the sum of the log's records is what `sentinel LOG_URL` verifies, by
     /// reading all of them. Sums of different sources are never added. Usage that requests only
-    /// claimed for the wallet, and what came after the totals, is shown apart.
+    /// claimed for the wallet, and what came after the totals, is shown apart: the log's word, or,
+    /// with --newer, records that are each proven, and that together with the total must be what
+    /// the log says.
     ///
     /// Exit codes: 0 the total is the log's; 1 the log misbehaves; 2 wrong use; 3 no verdict: no
     /// complete answer, no totals yet, or a log that a newer sentinel is needed for.
@@ -226,6 +228,9 @@ pub enum Command {
         #[arg(help = "The wallet's address: 0x and 40 hex digits, in any case, or checksummed")]
         #[arg(value_parser = address)]
         address: Address,
+        /// Also fetches the records that are newer than the totals, verifies each, and adds them up
+        #[arg(long)]
+        newer: bool,
         /// The log's address
         #[arg(value_name = "LOG_URL", env = "TALLY_SENTINEL_LOG", value_parser = log_url)]
         log: Url,

@@ -19,9 +19,10 @@ use protocol::tile::{self, Tile};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::answer::{self, Pubkey, Wallet};
+use crate::answer::{self, Pubkey, Wallet, WalletRecords};
 use crate::audit::{self, Before, Claim, Class, Finding, Held, Item, Signed, Unopened};
 use crate::light::{self, Refused};
+use crate::newer::Newer;
 use crate::rebuild;
 use crate::receipt::Unverified;
 
@@ -331,10 +332,17 @@ impl File {
     fn wallet_proof(&self, key: &VerifierKey) -> Result<Option<Finding>, String> {
         let wallet = Address::from_canonical(self.text("wallet")?).ok_or("wallet is no address")?;
         let body = self.text("answer")?.as_bytes();
-        let answer: Wallet = answer::json(body).map_err(|why| format!("answer: {why}"))?;
-        let proof = answer.proof.ok_or("answer has no proof")?;
-        let wrong = match light::verify(&proof, wallet, key) {
-            Ok(_) => self.message.clone(),
+        let judged = match answer::json::<WalletRecords>(body) {
+            Ok(part) => Newer::new(wallet, 0, 0).take(&part, key).map(drop),
+            Err(_) => {
+                let answer = answer::json::<Wallet>(body);
+                let answer = answer.map_err(|why| format!("answer: {why}"))?;
+                let proof = answer.proof.ok_or("answer has no proof")?;
+                light::verify(&proof, wallet, key).map(drop)
+            }
+        };
+        let wrong = match judged {
+            Ok(()) => self.message.clone(),
             Err(Refused::Wrong(wrong)) => wrong,
             Err(Refused::Checkpoint(finding)) => finding.message,
             Err(Refused::Unjudged(why)) => return Err(why),

@@ -40,6 +40,14 @@ pub struct Findings {
     more: BTreeMap<Claim, u64>,
 }
 
+impl From<Finding> for Findings {
+    fn from(finding: Finding) -> Self {
+        let mut findings = Self::default();
+        findings.push(finding);
+        findings
+    }
+}
+
 impl Findings {
     /// Adds one.
     pub fn push(&mut self, finding: Finding) {

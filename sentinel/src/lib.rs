@@ -26,6 +26,7 @@ pub mod fetch;
 pub mod follow;
 pub mod judge;
 pub mod light;
+pub mod newer;
 pub mod packed;
 pub mod pass;
 pub mod peers;

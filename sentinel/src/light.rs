@@ -55,7 +55,8 @@ pub enum Refused {
     Unjudged(String),
 }
 
-fn need(holds: bool, why: impl FnOnce() -> String) -> Result<(), Refused> {
+/// Refuses what does not hold.
+pub(crate) fn need(holds: bool, why: impl FnOnce() -> String) -> Result<(), Refused> {
     holds.then_some(()).ok_or_else(|| Refused::Wrong(why()))
 }
 
@@ -64,10 +65,7 @@ fn need(holds: bool, why: impl FnOnce() -> String) -> Result<(), Refused> {
 /// # Errors
 /// What is wrong with it, or why it can't be judged.
 pub fn verify(proof: &Proof, wallet: Address, key: &VerifierKey) -> Result<Shown, Refused> {
-    let signed = Signed::open(proof.checkpoint.as_bytes(), key).map_err(|why| match why {
-        Unopened::NotANote(why) => Refused::Wrong(format!("its checkpoint: {why}")),
-        Unopened::Misbehaviour(finding) => Refused::Checkpoint(finding),
-    })?;
+    let signed = open(&proof.checkpoint, key)?;
     let log = first(&proof.log, &signed, key)?;
     let totals = match &proof.totals {
         None => None,
@@ -91,7 +89,16 @@ pub fn verify(proof: &Proof, wallet: Address, key: &VerifierKey) -> Result<Shown
     })
 }
 
-fn read(proven: &ProvenEntry, signed: &Signed) -> Result<Entry, Refused> {
+/// Opens the checkpoint that a proof is under.
+pub(crate) fn open(note: &str, key: &VerifierKey) -> Result<Signed, Refused> {
+    Signed::open(note.as_bytes(), key).map_err(|why| match why {
+        Unopened::NotANote(why) => Refused::Wrong(format!("its checkpoint: {why}")),
+        Unopened::Misbehaviour(finding) => Refused::Checkpoint(finding),
+    })
+}
+
+/// Reads an entry that is under a checkpoint.
+pub(crate) fn read(proven: &ProvenEntry, signed: &Signed) -> Result<Entry, Refused> {
     let (index, bytes) = (proven.index, proven.entry.as_bytes());
     let hashes = hashes(&proven.hashes)?;
     let tree = (signed.size(), signed.root());

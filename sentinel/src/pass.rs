@@ -149,9 +149,7 @@ impl From<StateError> for Stop {
 
 impl From<Finding> for Stop {
     fn from(finding: Finding) -> Self {
-        let mut findings = Findings::default();
-        findings.push(finding);
-        Self::Misbehaviour(findings)
+        Self::Misbehaviour(finding.into())
     }
 }
 

@@ -13,11 +13,13 @@ use protocol::name::Address;
 use protocol::record::Source;
 use serde_json::{Map, Value, json};
 
-use crate::answer::{Line, Question, Wallet, json as read_json};
+use crate::answer::{Line, Question, Wallet, WalletRecords, json as read_json};
 use crate::audit::{self, Finding, Signed};
+use crate::contrast::contrast;
 use crate::fetch::{Caches, Client};
 use crate::follow::Findings;
 use crate::light::{self, Refused, Shown};
+use crate::newer::{self, Newer};
 use crate::pass;
 use crate::report::grouped;
 use crate::sums::Sum;
@@ -35,20 +37,22 @@ pub struct Found {
     wallet: Address,
     shown: Shown,
     answer: Wallet,
+    newer: Option<Newer>,
 }
 
 /// What came of asking: the wallet's total, or what is wrong.
 pub type Asked = Result<Found, Findings>;
 
 /// Asks for a wallet's total and verifies the answer, which must be under a
-/// checkpoint that is no older than the newest published one.
+/// checkpoint that is no older than the newest published one; with `newer`,
+/// also for the records that the totals leave out.
 ///
 /// # Errors
 /// No complete answer, or one that can't be judged.
 pub async fn ask(
     client: &Client,
     key: &VerifierKey,
-    wallet: Address,
+    (wallet, newer): (Address, bool),
     patience: Duration,
 ) -> Result<Asked, String> {
     let newest = match pass::covering(client, key, 0, patience).await {
@@ -56,22 +60,37 @@ pub async fn ask(
         Err(Ok(findings)) => return Ok(Err(findings)),
         Err(Err(why)) => return Err(why),
     };
+    let found = patiently(patience, async |caches| {
+        look(client, key, wallet, &newest, caches).await
+    });
+    match found.await? {
+        Ok(mut found) if newer && found.has_totals() => {
+            let newer = patiently(patience, async |caches| {
+                look_newer(client, key, &found, caches).await
+            });
+            let newer = newer.await?;
+            Ok(newer.map(|newer| {
+                found.newer = Some(newer);
+                found
+            }))
+        }
+        asked => Ok(asked),
+    }
+}
+
+/// Looks until the answer is right, or stays wrong or unready.
+async fn patiently<T>(
+    patience: Duration,
+    look: impl AsyncFn(Caches) -> Result<Look<T>, String>,
+) -> Result<Result<T, Findings>, String> {
     let deadline = Instant::now() + patience;
     let mut caches = Caches::Allowed;
     loop {
         let late = Instant::now() >= deadline;
-        match look(client, key, wallet, &newest, caches).await? {
-            Look::Found(found) => return Ok(Ok(*found)),
-            Look::Wrong(finding) if caches == Caches::Past => {
-                let mut findings = Findings::default();
-                findings.push(finding);
-                return Ok(Err(findings));
-            }
-            Look::Old(finding) if late => {
-                let mut findings = Findings::default();
-                findings.push(finding);
-                return Ok(Err(findings));
-            }
+        match look(caches).await? {
+            Look::Found(found) => return Ok(Ok(found)),
+            Look::Wrong(finding) if caches == Caches::Past => return Ok(Err(finding.into())),
+            Look::Old(finding) if late => return Ok(Err(finding.into())),
             Look::Unready(why) if late => return Err(why),
             Look::Wrong(_) => {}
             Look::Old(_) | Look::Unready(_) => tokio::time::sleep(POLL).await,
@@ -80,8 +99,8 @@ pub async fn ask(
     }
 }
 
-enum Look {
-    Found(Box<Found>),
+enum Look<T> {
+    Found(T),
     /// Wrong, if it stays so past caches.
     Wrong(Finding),
     /// Right, but under an older checkpoint: waited for.
@@ -96,7 +115,7 @@ async fn look(
     wallet: Address,
     newest: &Signed,
     caches: Caches,
-) -> Result<Look, String> {
+) -> Result<Look<Found>, String> {
     let question = Question::Wallet(wallet);
     let path = question.path();
     let body = client.get(&path, question.max_bytes(), caches).await;
@@ -128,11 +147,60 @@ async fn look(
         wallet,
         shown,
         answer,
+        newer: None,
     };
     Ok(match found.contradiction() {
         Some(why) => Look::Wrong(wrong(&why)),
-        None => Look::Found(Box::new(found)),
+        None => Look::Found(found),
     })
+}
+
+/// Reads the records that the totals leave out, part after part.
+async fn look_newer(
+    client: &Client,
+    key: &VerifierKey,
+    found: &Found,
+    caches: Caches,
+) -> Result<Look<Newer>, String> {
+    let (wallet, over) = (found.wallet, found.over());
+    let mut newer = Newer::new(wallet, over, found.answer.size);
+    let mut before = found.signed().clone();
+    while let Some(path) = newer.path() {
+        let body = client.get(&path, newer::MAX_BYTES, caches).await;
+        let body = body.map_err(|error| error.to_string())?;
+        let part: WalletRecords = match read_json(body.as_ref()) {
+            Ok(part) => part,
+            Err(unread) => return Err(format!("{}: {unread}", client.url(&path))),
+        };
+        let wrong = |why: &str| Look::Wrong(audit::wallet_proof(wallet, why, body.as_ref()));
+        let signed = match newer.take(&part, key) {
+            Ok(signed) => signed,
+            Err(Refused::Wrong(why)) => return Ok(wrong(&why)),
+            Err(Refused::Checkpoint(finding)) => return Ok(Look::Wrong(finding)),
+            Err(Refused::Unjudged(why)) => return Err(why),
+        };
+        let (old, new) = match signed.size() < before.size() {
+            true => (&signed, &before),
+            false => (&before, &signed),
+        };
+        if let Some(forked) = contrast(client, new, old).await? {
+            return Ok(Look::Wrong(forked));
+        }
+        before = signed;
+        if newer.path().is_none()
+            && newer.covers()
+            && let Some(why) = found.misses(&newer)
+        {
+            return Ok(wrong(&why));
+        }
+    }
+    if newer.covers() {
+        return Ok(Look::Found(newer));
+    }
+    let (end, size) = (newer.through(), found.answer.size);
+    Ok(Look::Unready(format!(
+        "the newest published checkpoint is of size {end}, and the wallet's sums are over {size}"
+    )))
 }
 
 impl Found {
@@ -158,7 +226,7 @@ impl Found {
         if self.answer.wallet != named {
             return Some(format!("it is about {:?}", self.answer.wallet));
         }
-        let over = self.shown.totals.map_or(0, |shown| shown.totals.size.get());
+        let over = self.over();
         let less = self.shown.leaves.iter().find(|leaf| {
             let (proven, said) = (sum(&leaf.sums), self.said(leaf.source));
             said.records < proven.records || said.total() < proven.total()
@@ -167,6 +235,36 @@ impl Found {
             let source = leaf.source.as_str();
             format!("its own sums of source {source} are below what it proves")
         })
+    }
+
+    /// The log's own sums must be those that are proven, and those of the
+    /// newer records, together.
+    fn misses(&self, newer: &Newer) -> Option<String> {
+        // Sums that are older than the totals say nothing of newer records.
+        let counts = self.answer.size >= self.over();
+        let missed = Source::ALL.iter().find(|source| {
+            let mut shown = self.proven(**source);
+            shown.add(&newer.within(**source));
+            shown != self.said(**source)
+        });
+        missed.filter(|_| counts).map(|source| {
+            let source = source.as_str();
+            let size = self.answer.size;
+            format!(
+                "what it proves of source {source}, newer records included, is not what its own \
+                 sums over {size} entries say"
+            )
+        })
+    }
+
+    /// Over how many entries the totals are.
+    fn over(&self) -> u64 {
+        self.shown.totals.map_or(0, |shown| shown.totals.size.get())
+    }
+
+    fn proven(&self, source: Source) -> Sum {
+        let leaf = self.shown.leaves.iter().find(|leaf| leaf.source == source);
+        leaf.map(|leaf| sum(&leaf.sums)).unwrap_or_default()
     }
 
     /// What the log says it used in all, without a proof.
@@ -178,9 +276,7 @@ impl Found {
 
     /// Bound usage that is newer than the totals, as the log says it.
     fn since(&self, source: Source) -> (u64, u64) {
-        let of_source = self.shown.leaves.iter().find(|leaf| leaf.source == source);
-        let proven = of_source.map(|leaf| sum(&leaf.sums)).unwrap_or_default();
-        let said = self.said(source);
+        let (proven, said) = (self.proven(source), self.said(source));
         let more = |said: u64, proven: u64| said.saturating_sub(proven);
         (
             more(said.records, proven.records),
@@ -224,6 +320,7 @@ impl Found {
                     .collect(),
             ),
             ("claimed", claimed.collect()),
+            ("newer", self.newer.as_ref().map(newer_json).into()),
         ];
         members
             .into_iter()
@@ -250,18 +347,10 @@ impl Found {
                 _ => self.table(),
             };
         }
-        for source in Source::ALL {
-            let (records, total) = self.since(*source);
-            if records > 0 {
-                let _ = writeln!(
-                    text,
-                    "since then, not proven here: {} more records of source {}, {} tokens",
-                    grouped(records),
-                    source.as_str(),
-                    grouped(total)
-                );
-            }
-        }
+        text += &self
+            .newer
+            .as_ref()
+            .map_or_else(|| self.since_text(), newer_text);
         for line in &self.answer.claimed {
             let _ = writeln!(
                 text,
@@ -277,6 +366,24 @@ impl Found {
             grouped(signed.size()),
             signed.root()
         );
+        text
+    }
+
+    fn since_text(&self) -> String {
+        let mut text = String::new();
+        for source in Source::ALL {
+            let (records, total) = self.since(*source);
+            if records > 0 {
+                let _ = writeln!(
+                    text,
+                    "since then, not proven here (see --newer): {} more records of source {}, {} \
+                     tokens",
+                    grouped(records),
+                    source.as_str(),
+                    grouped(total)
+                );
+            }
+        }
         text
     }
 
@@ -320,6 +427,28 @@ impl Found {
         }
         table
     }
+}
+
+fn newer_json(newer: &Newer) -> Value {
+    let sums = newer.sums().map(|(source, sum)| row(source, sum));
+    json!({ "size": newer.through(), "sums": sums.collect::<Value>() })
+}
+
+fn newer_text(newer: &Newer) -> String {
+    let mut text = String::new();
+    for (source, sum) in newer.sums() {
+        let _ = writeln!(
+            text,
+            "newer, each with its own proof: {} more records of source {}, {} tokens",
+            grouped(sum.records),
+            source.as_str(),
+            grouped(sum.total())
+        );
+    }
+    if text.is_empty() {
+        text = "newer: nothing\n".into();
+    }
+    text
 }
 
 fn row(source: Source, sum: &Sum) -> Value {

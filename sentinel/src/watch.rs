@@ -82,8 +82,8 @@ pub async fn run(cli: Cli, stop: impl Future<Output = ()>) -> Result<u8, UseErro
         None => return verify(cli, policy, stop).await,
         Some(Command::Witness(args)) => return witness::run::run(common, &args, stop).await,
         Some(Command::Evidence { file }) => evidence(common, &file)?,
-        Some(Command::Wallet { address, log }) => tokio::select! {
-            report = wallet(common, address, &log, policy.as_ref()) => report?,
+        Some(Command::Wallet { address, newer, log }) => tokio::select! {
+            report = wallet(common, (address, newer), &log, policy.as_ref()) => report?,
             () = stop => return Ok(Verdict::NoVerdict.exit()),
         },
         Some(Command::Receipt {
@@ -211,7 +211,7 @@ pub(crate) fn state_dir(common: &Common, log: &Url) -> Result<PathBuf, UseError>
 
 async fn wallet(
     common: &Common,
-    address: Address,
+    asked: (Address, bool),
     log: &Url,
     policy: Option<&Policy>,
 ) -> Result<Report, UseError> {
@@ -232,7 +232,7 @@ async fn wallet(
     };
     let patience = common.patience.unwrap_or(PATIENCE);
     let asked = match &key {
-        Ok(key) => crate::wallet::ask(&client, key, address, patience).await,
+        Ok(key) => crate::wallet::ask(&client, key, asked, patience).await,
         Err(why) => Err(why.clone()),
     };
     let mut cosigned_by = None;

@@ -151,6 +151,74 @@ fn a_light_client_believes_only_what_is_proven() {
     scene.end();
 }
 
+/// Bends the list of a wallet's newer records.
+fn bend_newer(site: &mut Site, change: fn(&mut Vec<Value>)) {
+    site.bend(move |request, _, answer| {
+        if request.path.ends_with("/records") {
+            let mut value: Value = serde_json::from_slice(&answer.body).expect("JSON");
+            change(value["records"].as_array_mut().expect("a list"));
+            answer.body = value.to_string().into_bytes();
+        }
+    });
+}
+
+#[test]
+fn a_light_client_adds_up_newer_records_and_misses_none() {
+    const WRONG: Sees = Sees::Served(&["wallet_proof"]);
+    let mut scene = Scene::new(Site::new(log(110)));
+    let cases: [Caught<Site>; 7] = [
+        Caught("nothing", Sees::Committed, |_| ()),
+        Caught("one left out", WRONG, |site| {
+            bend_newer(site, |records| drop(records.remove(0)))
+        }),
+        Caught("all left out", WRONG, |site| {
+            bend_newer(site, |records| records.clear())
+        }),
+        Caught("one twice", WRONG, |site| {
+            bend_newer(site, |records| records.insert(0, records[0].clone()))
+        }),
+        Caught("a count raised", WRONG, |site| {
+            bend_newer(site, |records| {
+                let entry = records[0]["entry"].as_str().expect("a text");
+                records[0]["entry"] = entry.replace(r#""input":1"#, r#""input":9"#).into();
+            })
+        }),
+        Caught("its own sums raised", WRONG, |site| {
+            site.json_at("/api/wallet/*", |answer| {
+                if let Some(line) = answer["bound"].get_mut(0) {
+                    line["records"] = 999.into();
+                }
+            });
+        }),
+        Caught("no list", Sees::NoVerdict, |site| {
+            site.bend(|request, _, answer| {
+                if request.path.ends_with("/records") {
+                    answer.status = 404;
+                }
+            });
+        }),
+    ];
+    let vkey = scene.forge.site().log.key().to_string();
+    for Caught(name, expected, change) in cases {
+        let mut site = Site::new(log(110));
+        change(&mut site);
+        scene.forge.serve(site);
+        let sentinel = Sentinel::fresh().with(&["wallet", "--newer"]);
+        let (url, wallet) = (scene.forge.url(), wallet().to_string());
+        let pass = sentinel.run(&["--json", "--patience", "300ms", &wallet, &url]);
+        let held = pass.compare(&expected);
+        let held = held.and_then(|()| evidence::holds(&pass, &vkey));
+        let held = held.and_then(|()| match expected {
+            Sees::Committed if pass.report["newer"]["sums"][0]["records"].as_u64() < Some(1) => {
+                Err(format!("nothing newer was found: {pass}"))
+            }
+            _ => Ok(()),
+        });
+        scene.note(name, held);
+    }
+    scene.end();
+}
+
 #[test]
 fn a_light_client_says_what_is_proven_and_what_is_not() {
     let scene = Scene::new(Site::new(paused()));

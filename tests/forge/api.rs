@@ -173,6 +173,11 @@ pub(crate) fn answer_on(today: u64, log: &Log, size: usize, request: &Request) -
                     .filter(|c| c.key_id.as_deref() == Some(user))
                     .collect();
                 json!({"size": size, "key_id": user, "sources": by_source(&theirs), "models": models(&theirs)})
+            } else if let Some(listed) = other.strip_prefix("wallet/")
+                && let Some(wallet) = listed.strip_suffix("/records")
+            {
+                let after = usize::try_from(request.number("after")?).expect("small");
+                wallet::newer(log, size, after, wallet)
             } else if let Some(wallet) = other.strip_prefix("wallet/") {
                 wallets_sums(log, &calls, size, wallet)
             } else {

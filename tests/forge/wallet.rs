@@ -16,6 +16,7 @@ use protocol::record::Link;
 use protocol::totals::Totals;
 use serde_json::{Value, json};
 
+use super::api::record;
 use super::log::{Log, call, now, signer, tree_head, user};
 
 /// Seconds between totals entries in these logs.
@@ -257,6 +258,24 @@ pub(crate) fn proof(log: &Log, size: usize, newest: usize, wallet: Address) -> V
         "next": (next < size).then(|| proven(next)),
         "last": proven(size - 1),
         "leaves": totals.map_or(vec![], |(_, over)| proven_leaves(&leaves(&log.entries, over), wallet)),
+    })
+}
+
+/// The bound records of a wallet above `after`, each with its proof under the
+/// checkpoint of `size`.
+pub(crate) fn newer(log: &Log, size: usize, after: usize, wallet: &str) -> Value {
+    let bound = |index: &usize| {
+        let entry: Value = serde_json::from_slice(&log.entries[*index]).expect("JSON");
+        entry["link"] == "bound" && entry["wallet"] == wallet
+    };
+    let records = (after + 1..size).filter(bound).map(|index| {
+        let mut record = record(log, index).expect("it is there");
+        record["hashes"] = base64(&path(index, &log.levels[0][..size])).into();
+        record
+    });
+    json!({
+        "size": size, "wallet": wallet, "link": "bound", "checkpoint": log.checkpoint(size),
+        "records": records.collect::<Value>(), "next": null,
     })
 }
 

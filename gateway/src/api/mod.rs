@@ -11,6 +11,7 @@ mod statement;
 mod sums;
 mod tiles;
 mod wallet;
+mod wallet_records;
 mod witnesses;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::http::{Method, StatusCode};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
+use protocol::index::TreeSize;
 use protocol::key::VerifierKey;
 use tokio::sync::watch;
 use tower_http::compression::CompressionLayer;
@@ -102,6 +104,7 @@ pub struct Api {
         witnesses::witnesses,
         anchors::anchors,
         wallet::wallet,
+        wallet_records::list,
         bindings::template,
         bindings::state,
         bindings::bind,
@@ -143,6 +146,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/witnesses", get(witnesses::witnesses))
         .route("/api/anchors", get(anchors::anchors))
         .route("/api/wallet/{addr}", get(wallet::wallet))
+        .route("/api/wallet/{addr}/records", get(wallet_records::list))
         .route("/api/bindings", post(bindings::bind))
         .route("/api/bindings/template", get(bindings::template))
         .route("/api/bindings/{key_id}", get(bindings::state))
@@ -170,6 +174,12 @@ pub fn router(api: Api) -> Router {
 }
 
 impl Api {
+    /// The log's size, as far as it is released: the database may be ahead of
+    /// the head file.
+    fn size(&self) -> TreeSize {
+        self.committed.borrow().checkpoint.size()
+    }
+
     /// The UTC day by our clock.
     fn today(&self) -> u64 {
         (self.clock)().day()

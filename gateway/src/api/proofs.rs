@@ -13,6 +13,7 @@ use bytes::Bytes;
 use protocol::hash::Hash;
 use protocol::index::{Index, TreeSize};
 use protocol::plan::Plan;
+use protocol::tile::Tile;
 use protocol::tlog_proof::TlogProof;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -72,6 +73,12 @@ pub(super) struct Consistency {
     hashes: Vec<String>,
 }
 
+/// Makes the proofs of one answer, whose paths share tiles: each is read once.
+pub(super) struct Prover<'a> {
+    api: &'a Api,
+    tiles: BTreeMap<Tile, Bytes>,
+}
+
 /// That an entry is in a tree of the log.
 #[utoipa::path(get, path = "/api/proof/inclusion", params(OfEntry), responses(
     (status = 200, body = Inclusion), (status = 400, body = ErrorBody)))]
@@ -85,11 +92,12 @@ pub(super) async fn inclusion(
     let index = index.ok_or_else(|| {
         ApiError::bad_request(format!("index is below the tree's size, which is {size}"))
     })?;
-    let hashes = api.prove(&path_of(index, size)).await?;
+    let mut prover = api.prover();
+    let hashes = prover.prove(&path_of(index, size)).await?;
     Ok(Json(Inclusion {
         index: index.get(),
         size: size.get(),
-        root: api.root(size).await?.to_base64(),
+        root: prover.root(size).await?.to_base64(),
         leaf_hash: api.leaf(index).await?.to_base64(),
         hashes: base64(&hashes),
     }))
@@ -111,12 +119,13 @@ pub(super) async fn consistency(
         ))
     })?;
     let plan = Plan::consistency(from, to).expect("the sizes ascend");
+    let mut prover = api.prover();
     Ok(Json(Consistency {
         from: from.get(),
         to: to.get(),
-        from_root: api.root(from).await?.to_base64(),
-        to_root: api.root(to).await?.to_base64(),
-        hashes: base64(&api.prove(&plan).await?),
+        from_root: prover.root(from).await?.to_base64(),
+        to_root: prover.root(to).await?.to_base64(),
+        hashes: base64(&prover.prove(&plan).await?),
     }))
 }
 
@@ -133,7 +142,7 @@ pub(super) async fn offline(
 ) -> Result<Response, ApiError> {
     let index = super::records::parse_index(&index)?;
     let text = api.tlog_proof(index).await?.ok_or_else(|| {
-        let size = api.committed.borrow().checkpoint.size();
+        let size = api.size();
         if index.get() < size.get() {
             ApiError::pending("no published checkpoint covers the entry yet; ask again")
         } else {
@@ -159,7 +168,10 @@ impl Api {
         let proof = TlogProof {
             extra: None,
             index,
-            path: self.prove(&path_of(index, checkpoint.size())).await?,
+            path: self
+                .prover()
+                .prove(&path_of(index, checkpoint.size()))
+                .await?,
             checkpoint: note.to_string(),
         };
         Ok(Some(proof.to_string()))
@@ -167,7 +179,7 @@ impl Api {
 
     /// The size of a tree that is asked for: a committed one, of at least one entry.
     fn proven_size(&self, asked: Option<u64>) -> Result<TreeSize, ApiError> {
-        let committed = self.committed.borrow().checkpoint.size();
+        let committed = self.size();
         let published = self.published.borrow().checkpoint.size();
         let size = asked.map_or(Some(published), TreeSize::new);
         let size = size.filter(|size| *size <= committed && *size > TreeSize::ZERO);
@@ -178,29 +190,41 @@ impl Api {
         })
     }
 
-    async fn root(&self, size: TreeSize) -> Result<Hash, ApiError> {
-        if size == TreeSize::ZERO {
-            return Ok(Hash::EMPTY_ROOT);
-        }
-        let root = self.prove(&Plan::root(size)).await?;
-        Ok(*root.first().expect("the plan is for one hash"))
-    }
-
     async fn leaf(&self, index: Index) -> Result<Hash, ApiError> {
         let record = self.store.record(index).await.map_err(store_failed)?;
         let record = record.ok_or_else(|| damaged("an entry is missing"))?;
         Ok(Hash::leaf(&record.entry))
     }
 
-    /// The hashes that a plan is for.
-    pub(super) async fn prove(&self, plan: &Plan) -> Result<Vec<Hash>, ApiError> {
-        let mut tiles = BTreeMap::new();
-        for tile in plan.tiles() {
-            let bytes = self.hashes(&tile).await.map_err(store_failed)?;
-            tiles.insert(tile, bytes.ok_or_else(|| damaged("a tile is missing"))?);
+    /// Makes the proofs of one answer.
+    pub(super) fn prover(&self) -> Prover<'_> {
+        Prover {
+            api: self,
+            tiles: BTreeMap::new(),
         }
-        let built = plan.build(|tile| tiles.get(&tile).cloned().unwrap_or_else(Bytes::new));
+    }
+}
+
+impl Prover<'_> {
+    /// The hashes that a plan is for.
+    pub(super) async fn prove(&mut self, plan: &Plan) -> Result<Vec<Hash>, ApiError> {
+        for tile in plan.tiles() {
+            if !self.tiles.contains_key(&tile) {
+                let bytes = self.api.hashes(&tile).await.map_err(store_failed)?;
+                let bytes = bytes.ok_or_else(|| damaged("a tile is missing"))?;
+                self.tiles.insert(tile, bytes);
+            }
+        }
+        let built = plan.build(|tile| self.tiles.get(&tile).cloned().unwrap_or_else(Bytes::new));
         built.map_err(|_| damaged("a tile is cut"))
+    }
+
+    async fn root(&mut self, size: TreeSize) -> Result<Hash, ApiError> {
+        if size == TreeSize::ZERO {
+            return Ok(Hash::EMPTY_ROOT);
+        }
+        let root = self.prove(&Plan::root(size)).await?;
+        Ok(*root.first().expect("the plan is for one hash"))
     }
 }
 

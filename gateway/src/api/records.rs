@@ -19,7 +19,7 @@ use super::{Api, limit, query, store_failed};
 use crate::log::calls::Fate;
 use crate::log::publish::Published;
 use crate::reply::{ApiError, ErrorBody};
-use crate::store::{self, Page};
+use crate::store::{self, Named, Page};
 
 /// The log's name and key.
 #[derive(Serialize, ToSchema)]
@@ -166,12 +166,11 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     paging: Result<Query<Paging>, QueryRejection>,
 ) -> Result<Json<Records>, ApiError> {
-    let (after, limit) = paging_of(paging)?;
-    let page = api
-        .store
-        .records(after, limit)
-        .await
-        .map_err(store_failed)?;
+    let paging = query(paging)?;
+    let (size, limit) = (api.size(), limit_of(paging.limit)?);
+    let range = after(paging.after)?..size.get();
+    let page = api.store.records(range, limit).await;
+    let page = page.map_err(store_failed)?;
     let next = next(&page);
     let records = page
         .records
@@ -179,7 +178,7 @@ pub(super) async fn list(
         .map(|record| api.record(record))
         .collect();
     Ok(Json(Records {
-        size: page.size.get(),
+        size: size.get(),
         records,
         next,
     }))
@@ -194,11 +193,17 @@ pub(super) async fn one(
     Path(index): Path<String>,
 ) -> Result<Json<AnchoredRecord>, ApiError> {
     let index = parse_index(&index)?;
+    let size = api.size();
+    if index.get() >= size.get() {
+        return Err(unknown_record(size));
+    }
     let record = api.store.record(index).await.map_err(store_failed)?;
-    let missing = || unknown_record(api.committed.borrow().checkpoint.size());
-    let record = api.record(record.ok_or_else(missing)?);
+    let record = record.ok_or_else(|| unknown_record(size))?;
     let anchor = api.anchors.covering(index).map(Anchor::from);
-    Ok(Json(AnchoredRecord { record, anchor }))
+    Ok(Json(AnchoredRecord {
+        record: api.record(record),
+        anchor,
+    }))
 }
 
 /// Whether the file is to hold more.
@@ -230,7 +235,7 @@ pub(super) async fn receipt(
     if let Some(record) = api.store.receipt(&parsed).await.map_err(store_failed)? {
         let index = record.index;
         // Seen in the store before the head file has it: not yet to be relied on.
-        if index.get() >= api.committed.borrow().checkpoint.size().get() {
+        if index.get() >= api.size().get() {
             return Err(ApiError::pending("the record is being released; ask again"));
         }
         let mut file = api.receipt_file(parsed, record);
@@ -280,13 +285,11 @@ pub(super) async fn of_user(
     Path(key_id): Path<String>,
     paging: Result<Query<Paging>, QueryRejection>,
 ) -> Result<Json<UserReceipts>, ApiError> {
-    let key = parse_key_id(&key_id)?;
-    let (after, limit) = paging_of(paging)?;
-    let page = api
-        .store
-        .user_records(key, after, limit)
-        .await
-        .map_err(store_failed)?;
+    let (paging, key) = (query(paging)?, parse_key_id(&key_id)?);
+    let (size, limit) = (api.size(), limit_of(paging.limit)?);
+    let range = after(paging.after)?..size.get();
+    let page = api.store.naming(&Named::Key(key), range, limit).await;
+    let page = page.map_err(store_failed)?;
     let next = next(&page);
     let with_id = |record: store::Record| Some((record.receipt_id?, record));
     let receipts = page.records.into_iter().filter_map(with_id);
@@ -294,7 +297,7 @@ pub(super) async fn of_user(
         .map(|(id, record)| api.receipt_file(id, record))
         .collect();
     Ok(Json(UserReceipts {
-        size: page.size.get(),
+        size: size.get(),
         key_id,
         receipts,
         next,
@@ -347,18 +350,20 @@ pub(super) fn parse_key_id(text: &str) -> Result<Hash, ApiError> {
     })
 }
 
-fn paging_of(
-    paging: Result<Query<Paging>, QueryRejection>,
-) -> Result<(Option<Index>, u32), ApiError> {
-    let Paging {
-        after,
-        limit: at_most,
-    } = query(paging)?;
-    let index = |n| Index::new(n).ok_or_else(|| ApiError::bad_request("after is at most 2^53 - 1"));
-    Ok((after.map(index).transpose()?, limit(at_most, 100)?))
+/// The first index of a part that begins above `after`.
+pub(super) fn after(after: Option<u64>) -> Result<u64, ApiError> {
+    let index = after.map(|n| Index::new(n).map(|index| index.get() + 1));
+    let index = index.unwrap_or(Some(0));
+    index.ok_or_else(|| ApiError::bad_request("after is at most 2^53 - 1"))
 }
 
-fn next(page: &Page) -> Option<u64> {
+/// How many records are in a part.
+pub(super) fn limit_of(asked: Option<u32>) -> Result<u32, ApiError> {
+    limit(asked, 100)
+}
+
+/// The `after` of the next part.
+pub(super) fn next(page: &Page) -> Option<u64> {
     page.records
         .last()
         .filter(|_| page.more)

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::header::{
@@ -18,6 +19,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::{Api, store_failed};
+use crate::log::replica::Committed;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::{Coding, StoreError};
 
@@ -26,6 +28,9 @@ const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=3153600
 
 /// A signed note is asked for again and again.
 const FRESH: &str = "no-cache";
+
+/// How long a tile's release is waited for.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Bytes of full tiles that are kept.
 const KEPT: u64 = 32 << 20;
@@ -121,14 +126,27 @@ impl Api {
         if full && let Some(kept) = self.tiles.0.get(&(*tile, coding)) {
             return Ok(Some(kept));
         }
-        if !full {
-            return self.store.tile(tile).await;
+        let found = match full {
+            true => self.store.full_tile(tile, coding).await?,
+            false => self.store.tile(tile).await?,
+        };
+        let Some(bytes) = found else { return Ok(None) };
+        if !self.released(tile).await {
+            return Ok(None);
         }
-        let found = self.store.full_tile(tile, coding).await?;
-        if let Some(bytes) = &found {
+        if full {
             self.tiles.0.insert((*tile, coding), bytes.clone());
         }
-        Ok(found)
+        Ok(Some(bytes))
+    }
+
+    /// Whether a tile that is in the database is released, or is soon: this
+    /// gateway's head file may be behind, or another one wrote it just now.
+    async fn released(&self, tile: &Tile) -> bool {
+        let mut committed = self.committed.clone();
+        let covers = |committed: &Committed| tile.is_within(committed.checkpoint.size());
+        let released = committed.wait_for(covers);
+        matches!(tokio::time::timeout(SOON, released).await, Ok(Ok(_)))
     }
 }
 

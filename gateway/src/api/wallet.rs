@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::anchors::Anchor;
-use super::proofs::{base64, path_of};
+use super::proofs::{Prover, base64, path_of};
 use super::sums::{ModelSums, SourceSums, Sums, date, model_sums, source_sums};
 use super::{Api, store_failed};
 use crate::ledger::{Below, Proven};
@@ -136,8 +136,9 @@ impl Api {
             Below::Nothing => (None, Vec::new()),
             Below::Unknown => return Ok(None),
         };
+        let mut prover = self.prover();
         let totals = match totals {
-            Some(index) => Some(self.proven(index.get(), size).await?),
+            Some(index) => Some(self.proven(&mut prover, index.get(), size).await?),
             None => None,
         };
         let next = match &totals {
@@ -145,20 +146,26 @@ impl Api {
             None => 1,
         };
         let next = match next < size.get() {
-            true => Some(self.proven(next, size).await?),
+            true => Some(self.proven(&mut prover, next, size).await?),
             false => None,
         };
+        let last = size.get().saturating_sub(1);
         Ok(Some(Proof {
             checkpoint: note.to_string(),
-            log: self.proven(0, size).await?,
+            log: self.proven(&mut prover, 0, size).await?,
             totals,
             next,
-            last: self.proven(size.get().saturating_sub(1), size).await?,
+            last: self.proven(&mut prover, last, size).await?,
             leaves: leaves.iter().map(proven_leaf).collect(),
         }))
     }
 
-    async fn proven(&self, index: u64, size: TreeSize) -> Result<ProvenEntry, ApiError> {
+    async fn proven(
+        &self,
+        prover: &mut Prover<'_>,
+        index: u64,
+        size: TreeSize,
+    ) -> Result<ProvenEntry, ApiError> {
         let damaged = || store_failed(StoreError::Damaged("an entry is missing"));
         let index = Index::new(index).ok_or_else(damaged)?;
         let record = self.store.record(index).await.map_err(store_failed)?;
@@ -166,7 +173,7 @@ impl Api {
         Ok(ProvenEntry {
             index: index.get(),
             entry: String::from_utf8_lossy(&record.entry).into_owned(),
-            hashes: base64(&self.prove(&path_of(index, size)).await?),
+            hashes: base64(&prover.prove(&path_of(index, size)).await?),
         })
     }
 }

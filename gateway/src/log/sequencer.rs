@@ -26,7 +26,9 @@ use super::lease::Lease;
 use super::pool::{Pool, Submission};
 use super::replica::Replica;
 use super::stage::{self, StagedBatch};
-use crate::store::{Append, AppendError, Chain, Epoch, Head, InboxRow, Record, StoreError};
+use crate::store::{
+    Append, AppendError, Chain, Epoch, Head, InboxRow, MENTIONS, Named, Record, StoreError,
+};
 
 /// Entries in one transaction, at the most.
 pub(super) const MAX_BATCH: usize = 4_096;
@@ -431,11 +433,15 @@ fn response(body: &Body) -> Option<Hash> {
     }
 }
 
-/// By what an entry is found: its key id, and its response.
-fn mentioned(submission: &Submission) -> [Option<Hash>; 2] {
+/// By what an entry is found: its key id, its response, its wallet.
+fn mentioned(submission: &Submission) -> [Option<Hash>; MENTIONS] {
     match &submission.body {
-        Body::Usage(usage) => [usage.key_id, usage.response],
-        Body::Log(_) | Body::Binding(_) | Body::Totals(_) | Body::Anchor(_) => [None, None],
+        Body::Usage(usage) => {
+            let wallet = usage.wallet;
+            let wallet = wallet.map(|(wallet, link)| Named::Wallet(wallet, link).mention());
+            [usage.key_id, usage.response, wallet]
+        }
+        Body::Log(_) | Body::Binding(_) | Body::Totals(_) | Body::Anchor(_) => [None; MENTIONS],
     }
 }
 
@@ -484,7 +490,7 @@ mod tests {
     use protocol::key::{Origin, Signer};
     use protocol::mmr::Mmr;
     use protocol::name::{Address, Name};
-    use protocol::record::{Counts, Outcome, Source, Usage};
+    use protocol::record::{Counts, Link, Outcome, Source, Usage};
     use protocol::tile::{Tile, TileKind, WIDTH, entries};
     use std::cell::Cell;
     use std::io::Read as _;
@@ -672,6 +678,55 @@ mod tests {
 
     fn records(count: usize) -> Vec<Submission> {
         (0..count).map(|_| usage(None, None)).collect()
+    }
+
+    #[tokio::test]
+    async fn entries_are_found_by_what_they_name() {
+        for scratch in Scratch::both().await {
+            let mut sequencer = scratch.sequencer().await;
+            let wallet = |n: u64| Address::from_bytes([n as u8; 20]);
+            let named = |n: u64| {
+                let mut submission = usage(None, None);
+                if let Body::Usage(usage) = &mut submission.body {
+                    usage.wallet = (n > 0).then(|| (wallet(n), Link::Claimed));
+                }
+                submission
+            };
+            // Over more than a bundle, in several batches.
+            let owner = |index: u64| index % 7 % 4;
+            for first in [0, 150, 300] {
+                let batch = (first..first + 150).map(|index| named(owner(index)));
+                sequencer.append(batch.collect()).await.expect("one writer");
+            }
+            let somebody = Hash::of(b"somebody");
+            for (named, holds) in [
+                (Named::Wallet(wallet(1), Link::Claimed), Some(1)),
+                (Named::Wallet(wallet(3), Link::Claimed), Some(3)),
+                (Named::Wallet(wallet(1), Link::Bound), Some(99)),
+                (Named::Wallet(wallet(9), Link::Claimed), Some(99)),
+                (Named::Key(somebody), None),
+            ] {
+                for (range, limit) in [
+                    (0..450, 1_000),
+                    (0..450, 7),
+                    (200..450, 1_000),
+                    (13..299, 20),
+                    (449..450, 1),
+                    (450..450, 9),
+                    (300..200, 9),
+                ] {
+                    let all = range.clone();
+                    let all = all.filter(|index| holds.is_none_or(|n| owner(*index) == n));
+                    let all: Vec<u64> = all.collect();
+                    let page = scratch.store.naming(&named, range.clone(), limit).await;
+                    let page = page.expect("answers");
+                    let found: Vec<u64> = page.records.iter().map(|r| r.index.get()).collect();
+                    let first = &all[..all.len().min(limit as usize)];
+                    assert_eq!(found, first, "{named:?} in {range:?}");
+                    assert_eq!(page.more, first.len() < all.len(), "{named:?} in {range:?}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -16,6 +16,9 @@ use super::engine::{Tx, on};
 use super::lease::Epoch;
 use super::{Record, Store, StoreError, postgres, sqlite, to_i64};
 
+/// By how many things an entry can be found.
+pub const MENTIONS: usize = 3;
+
 /// A tile's content after the batch: full, or its level's right edge.
 #[derive(Clone, Debug)]
 pub struct TileRow {
@@ -51,8 +54,9 @@ pub struct Append<'a> {
     pub time: Time,
     /// Its entries, at least one.
     pub records: &'a [Arc<Record>],
-    /// The key id, and the commitment to a response id, that each of them names.
-    pub mentions: &'a [[Option<Hash>; 2]],
+    /// By what each of them is found: its key id, its commitment to a response
+    /// id, its wallet (see [`super::Named`]).
+    pub mentions: &'a [[Option<Hash>; MENTIONS]],
     /// The bundles that are full now.
     pub sealed: &'a [Sealed],
     /// The tiles that are full now, and the edges above level 0 that changed.
@@ -205,6 +209,11 @@ impl<'a> Append<'a> {
             .partition_point(|r| r.index.get() < self.tail());
         &self.records[sealed..]
     }
+}
+
+/// The lists of what entries are found by that are not empty, in columns.
+pub(super) fn columns(append: &Append<'_>) -> impl Iterator<Item = usize> {
+    (0..MENTIONS).filter(|at| append.mentions.iter().any(|m| m[*at].is_some()))
 }
 
 fn bytes(hash: &Hash) -> [u8; 32] {

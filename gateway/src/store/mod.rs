@@ -11,6 +11,7 @@ mod bundle;
 mod engine;
 mod inbox;
 mod lease;
+mod named;
 mod postgres;
 mod published;
 mod read;
@@ -28,11 +29,12 @@ use uuid::Uuid;
 use engine::{Engine, Tx, on};
 
 pub use anchors::AnchorRow;
-pub use append::{Append, AppendError, SliceRow, TileRow};
+pub use append::{Append, AppendError, MENTIONS, SliceRow, TileRow};
 pub use bundle::Sealed;
 pub use engine::Database;
 pub use inbox::{Handed, InboxRow};
 pub use lease::Epoch;
+pub use named::Named;
 pub use read::{Coding, Page};
 
 /// Entries of an epoch of the mention table.

@@ -2,7 +2,7 @@
 
 use sqlx::{Postgres, Transaction};
 
-use super::append::Append;
+use super::append::{Append, columns};
 use super::inbox::DELETE;
 use super::{EPOCH, Record, head, id_bytes, to_i64};
 
@@ -28,7 +28,7 @@ pub(super) async fn lists(
         .bind(ids.collect::<Vec<_>>())
         .execute(&mut **tx)
         .await?;
-    for which in 0..2 {
+    for which in columns(append) {
         let heads = append.mentions.iter();
         let heads = heads.map(|m| m[which].as_ref().map(|hash| head(hash).to_vec()));
         sqlx::query(MENTIONS)

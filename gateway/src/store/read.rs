@@ -1,6 +1,7 @@
 //! What the store answers: records and tiles, each of one state of the log.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use bytes::Bytes;
 use protocol::hash::Hash;
@@ -23,11 +24,9 @@ const EPOCHS: u64 = 64;
 /// A number, entries, signatures and receipt ids: of a bundle, or of one entry.
 type Row = (i64, Vec<u8>, Vec<u8>, Vec<u8>);
 
-/// Part of a list, and the size it was read at.
+/// Part of a list.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// The log's size.
-    pub size: TreeSize,
     /// The records, ascending.
     pub records: Vec<Record>,
     /// Whether there are more.
@@ -71,52 +70,15 @@ impl Store {
         Ok(found.into_iter().next())
     }
 
-    /// Up to `limit` entries above `after`, ascending.
+    /// The first `limit` entries within `range`, ascending.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn records(&self, after: Option<Index>, limit: u32) -> Result<Page, StoreError> {
-        let (mut tx, size) = self.snapshot().await?;
-        let from = after.map_or(0, |after| after.get() + 1);
-        let to = size.get().min(from + u64::from(limit));
-        let records = tx.records(from, to).await?;
-        let more = to < size.get();
-        Ok(Page {
-            size,
-            records,
-            more,
-        })
-    }
-
-    /// Up to `limit` entries of a key id above `after`, ascending.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn user_records(
-        &self,
-        key_id: Hash,
-        after: Option<Index>,
-        limit: u32,
-    ) -> Result<Page, StoreError> {
-        let (mut tx, size) = self.snapshot().await?;
-        let limit = usize::try_from(limit).expect("a limit is at most 1,000");
-        let mut from = after.map_or(0, |after| after.get() + 1);
-        let field = format!(r#","key_id":"{key_id}","#);
-        let mut records = Vec::new();
-        while from < size.get() && records.len() <= limit {
-            let wanted = limit + 1 - records.len();
-            let (found, next) = tx.mentions(&key_id, from, size, wanted).await?;
-            let entries = tx.at(&found).await?;
-            records.extend(entries.into_iter().filter(|r| holds(&r.entry, &field)));
-            from = next;
-        }
-        let more = records.len() > limit;
-        records.truncate(limit);
-        Ok(Page {
-            size,
-            records,
-            more,
-        })
+    pub async fn records(&self, range: Range<u64>, limit: u32) -> Result<Page, StoreError> {
+        let to = range.end.min(range.start + u64::from(limit));
+        let records = self.range(range.start, to).await?;
+        let more = to < range.end;
+        Ok(Page { records, more })
     }
 
     /// The entry of a receipt id.
@@ -151,7 +113,7 @@ impl Store {
             let field = format!(r#","response":"{commitment}"}}"#);
             let mut from = 0;
             while from < size.get() && !known.contains(commitment) {
-                let (found, next) = tx.mentions(commitment, from, size, 16).await?;
+                let (found, next) = tx.mentions(commitment, from..size.get(), 16).await?;
                 let entries = tx.at(&found).await?;
                 if entries.iter().any(|r| r.entry.ends_with(field.as_bytes())) {
                     known.insert(*commitment);
@@ -172,7 +134,7 @@ impl Store {
             return self.full_tile(tile, Coding::Identity).await;
         }
         let (mut tx, size) = self.snapshot().await?;
-        if !covers(size, tile) {
+        if !tile.is_within(size) {
             return Ok(None);
         }
         if let TileKind::Hashes(level) = tile.kind() {
@@ -214,7 +176,7 @@ impl Store {
                 }));
             }
             let (_, size) = self.snapshot().await?;
-            if !covers(size, tile) {
+            if !tile.is_within(size) {
                 return Ok(None);
             }
         }
@@ -347,7 +309,7 @@ impl Tx {
     }
 
     /// The entries at these indices, which ascend.
-    async fn at(&mut self, indices: &[u64]) -> Result<Vec<Record>, StoreError> {
+    pub(super) async fn at(&mut self, indices: &[u64]) -> Result<Vec<Record>, StoreError> {
         let mut found = Vec::with_capacity(indices.len());
         for bundle in indices.chunk_by(|a, b| a / WIDTH == b / WIDTH) {
             let (Some(first), Some(last)) = (bundle.first(), bundle.last()) else {
@@ -363,17 +325,16 @@ impl Tx {
         Ok(found)
     }
 
-    /// Up to `limit` entries from index `from` on that may name `hash`, and
-    /// the index from which on to look for more.
-    async fn mentions(
+    /// Up to `limit` entries within `range` that may name `hash`, and the index
+    /// from which on to look for more.
+    pub(super) async fn mentions(
         &mut self,
         hash: &Hash,
-        from: u64,
-        size: TreeSize,
+        range: Range<u64>,
         limit: usize,
     ) -> Result<(Vec<u64>, u64), StoreError> {
-        let first = from / EPOCH;
-        let end = (first + EPOCHS).min(size.get() / EPOCH + 1);
+        let first = range.start / EPOCH;
+        let end = (first + EPOCHS).min(range.end / EPOCH + 1);
         let head = head(hash).to_vec();
         let rows: Vec<i64> = on!(self, c => {
             sqlx::query_scalar(
@@ -381,12 +342,14 @@ impl Tx {
                      SELECT CAST($1 AS BIGINT) UNION ALL SELECT epoch + 1 FROM e WHERE epoch + 1 < $2
                  )
                  SELECT mention.idx FROM e CROSS JOIN mention
-                 WHERE mention.epoch = e.epoch AND mention.head = $3 AND mention.idx >= $4 ORDER BY mention.idx LIMIT $5",
+                 WHERE mention.epoch = e.epoch AND mention.head = $3
+                     AND mention.idx >= $4 AND mention.idx < $5 ORDER BY mention.idx LIMIT $6",
             )
             .bind(to_i64(first))
             .bind(to_i64(end))
             .bind(head)
-            .bind(to_i64(from))
+            .bind(to_i64(range.start))
+            .bind(to_i64(range.end))
             .bind(limit as i64)
             .fetch_all(c)
             .await?
@@ -467,12 +430,7 @@ impl Tx {
     }
 }
 
-/// Whether a log of `size` has as much of this tile.
-fn covers(size: TreeSize, tile: &Tile) -> bool {
-    let there = Tile::within(tile.kind(), tile.n(), size);
-    there.is_some_and(|there| there.width() >= tile.width())
-}
-
-fn holds(entry: &[u8], field: &str) -> bool {
+/// Whether an entry holds this text.
+pub(super) fn holds(entry: &[u8], field: &str) -> bool {
     memchr::memmem::find(entry, field.as_bytes()).is_some()
 }

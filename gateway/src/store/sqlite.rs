@@ -2,7 +2,7 @@
 
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
-use super::append::Append;
+use super::append::{Append, columns};
 use super::{EPOCH, head, id_bytes, to_i64};
 
 /// Rows of records, found by number in one value that holds them all: a
@@ -28,7 +28,7 @@ pub(super) async fn lists(
         .bind(ids.collect::<Vec<u8>>())
         .execute(&mut **tx)
         .await?;
-    for which in 0..2 {
+    for which in columns(append) {
         let heads = append.mentions.iter();
         let heads = heads.flat_map(|m| m[which].as_ref().map_or([0; 8], head));
         sqlx::query(MENTIONS)
