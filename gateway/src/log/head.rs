@@ -11,7 +11,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::checkpoint::Checkpoint;
 use protocol::index::TreeSize;
@@ -32,13 +32,20 @@ pub struct HeadFile(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// None where it must be written anew: at first, and when it failed.
-    open: Mutex<Option<Open>>,
+    open: Option<Open>,
+    /// What was added last, or was to be: the database has it.
+    newest: Option<String>,
 }
 
 #[derive(Debug)]
 struct Open {
-    file: File,
+    file: Arc<File>,
     written: u64,
 }
 
@@ -119,8 +126,8 @@ pub enum HeadError {
 impl HeadFile {
     /// The file at `path`, which may not be there yet.
     pub fn at(path: PathBuf) -> Self {
-        let open = Mutex::new(None);
-        Self(Arc::new(Shared { path, open }))
+        let state = Mutex::default();
+        Self(Arc::new(Shared { path, state }))
     }
 
     /// Requires that `store`, opened from `database`, leads on from what the
@@ -175,32 +182,57 @@ impl HeadFile {
     /// # Errors
     /// Not writable; what stood there before still does.
     pub fn add(&self, note: &str) -> Result<(), HeadError> {
-        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let line = format!("\n{note}");
-        let added = match open.take().filter(|open| open.written < FULL) {
-            Some(mut open) => open.file.write_all(line.as_bytes()).map(|()| {
+        let open = state.open.take().filter(|open| open.written < FULL);
+        let added = match open {
+            Some(mut open) => (&*open.file).write_all(line.as_bytes()).map(|()| {
                 open.written += line.len() as u64;
                 open
             }),
             None => replace(&self.0.path, &line),
         };
-        *open = Some(added.map_err(|error| self.failed("written", error))?);
+        state.newest = Some(line);
+        state.open = Some(added.map_err(|error| self.failed("written", error))?);
         Ok(())
     }
 
-    /// Puts on the disk what was added, `note` if it has to be written anew.
+    /// Puts on the disk what was added: `note`, or what came after it.
     ///
     /// # Errors
     /// Not writable; what stood there before still does.
     pub fn sync(&self, note: &str) -> Result<(), HeadError> {
-        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // After a failure the system may call clean what never reached the disk.
-        let synced = match open.take() {
-            Some(open) => open.file.sync_data().map(|()| open),
-            None => replace(&self.0.path, &format!("\n{note}")),
+        self.sync_by(note, File::sync_data)
+    }
+
+    fn sync_by(
+        &self,
+        note: &str,
+        sync: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<(), HeadError> {
+        let mut state = self.state();
+        let Some(open) = &state.open else {
+            // Nothing older may come in the place of what was added since.
+            let line = state.newest.clone().unwrap_or_else(|| format!("\n{note}"));
+            let replaced = replace(&self.0.path, &line);
+            state.open = Some(replaced.map_err(|error| self.failed("written", error))?);
+            return Ok(());
         };
-        *open = Some(synced.map_err(|error| self.failed("written", error))?);
-        Ok(())
+        let file = Arc::clone(&open.file);
+        // The sequencer adds meanwhile.
+        drop(state);
+        let synced = sync(&file);
+        if synced.is_err() {
+            // After a failure the system may call clean what never reached the disk.
+            let open = &mut self.state().open;
+            open.take_if(|open| Arc::ptr_eq(&open.file, &file));
+        }
+        synced.map_err(|error| self.failed("written", error))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        let state = self.0.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, doing: &'static str, source: io::Error) -> HeadError {
@@ -232,8 +264,10 @@ fn replace(path: &Path, text: &str) -> io::Result<Open> {
     fs::rename(&draft, path)?;
     // Else a power cut could bring the former file back.
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
-    let written = text.len() as u64;
-    Ok(Open { file, written })
+    Ok(Open {
+        file: Arc::new(file),
+        written: text.len() as u64,
+    })
 }
 
 #[cfg(test)]
@@ -300,13 +334,54 @@ mod tests {
         // A folder that is gone for a while is found again.
         let away = dir.with_extension("away");
         fs::rename(&dir, &away).expect("ours");
-        *head.0.open.lock().expect("no panic") = None;
+        head.state().open = None;
         head.add(&note(&signer, 12_001)).expect_err("no folder");
         head.sync(&note(&signer, 12_001)).expect_err("no folder");
         fs::rename(&away, &dir).expect("ours");
         assert_eq!(found(), Some(12_000));
-        head.sync(&note(&signer, 12_001)).expect("writable");
+        // Whoever syncs may know of an older one only.
+        head.sync(&note(&signer, 11_990)).expect("writable");
         assert_eq!(found(), Some(12_001));
+        fs::remove_dir_all(&dir).expect("ours");
+    }
+
+    #[test]
+    fn what_is_added_waits_for_no_sync() {
+        let dir = std::env::temp_dir().join(format!("tally-head-{}", Uuid::now_v7()));
+        fs::create_dir(&dir).expect("a fresh folder");
+        let signer = signer("log.example.org");
+        let head = HeadFile::at(dir.join("log.head"));
+        head.add(&note(&signer, 1)).expect("writable");
+        let found = || {
+            let text = fs::read_to_string(dir.join("log.head")).expect("there");
+            newest(&text, signer.verifier()).map(|head| head.size().get())
+        };
+        let add = |size| head.add(&note(&signer, size)).expect("writable");
+        let broken = || io::Error::from(io::ErrorKind::StorageFull);
+        let synced = head.sync_by(&note(&signer, 1), |_| {
+            add(2);
+            Ok(())
+        });
+        synced.expect("writable");
+        assert_eq!(found(), Some(2));
+        // What a sync that failed may have lost is written anew.
+        let synced = head.sync_by(&note(&signer, 2), |_| {
+            add(3);
+            Err(broken())
+        });
+        synced.expect_err("broken");
+        fs::write(dir.join("log.head"), note(&signer, 1)).expect("ours");
+        head.sync(&note(&signer, 2)).expect("writable");
+        assert_eq!(found(), Some(3));
+        // The file that was begun meanwhile is not the one that failed.
+        let synced = head.sync_by(&note(&signer, 3), |_| {
+            head.state().open = None;
+            add(4);
+            Err(broken())
+        });
+        synced.expect_err("broken");
+        assert!(head.state().open.is_some());
+        assert_eq!(found(), Some(4));
         fs::remove_dir_all(&dir).expect("ours");
     }
 }
