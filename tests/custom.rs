@@ -1,7 +1,6 @@
 //! Hosts that clients name, reached for real: in a network of its own, where
 //! public addresses and names lead to this machine.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,6 +8,7 @@ use serde_json::Value;
 
 use crate::binaries::{Folder, program};
 use crate::python;
+use crate::skipped::skip;
 
 #[test]
 fn a_host_that_a_client_names_is_called_and_recorded() {
@@ -18,12 +18,7 @@ fn a_host_that_a_client_names_is_called_and_recorded() {
         .args(["ip", "link"])
         .output();
     if !tried.is_ok_and(|tried| tried.status.success()) {
-        // Not captured: whoever runs the tests is to see it.
-        let mut story = std::io::stderr();
-        let _ = writeln!(
-            story,
-            "SKIPPED custom: needs unshare and ip, and the right to use them"
-        );
+        skip("hosts that clients name: needs unshare and ip, and the right to use them");
         return;
     }
     let data = Folder::new();

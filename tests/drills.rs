@@ -24,6 +24,7 @@ use crate::gateway::{
 use crate::postgres::Server;
 use crate::provider::Provider;
 use crate::sentinel::{Sees, Sentinel};
+use crate::skipped::skip;
 
 /// Calls, one after the other; their receipt ids.
 async fn answered(gateway: &Gateway, count: usize) -> Vec<Uuid> {
@@ -299,7 +300,7 @@ impl Disk {
         mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]);
         let mount = mount.arg(folder.path()).output();
         if !mount.is_ok_and(|mount| mount.status.success()) {
-            eprintln!("SKIPPED: a small disk can't be mounted here (needs root)");
+            skip("drills on a full and on a read-only disk: mounting one needs root");
             return None;
         }
         Some(Self(folder))
@@ -503,6 +504,27 @@ async fn a_disk_that_can_not_sync_releases_nothing_new() {
     }
     assert_eq!(published(&gateway).await, before);
     honours(&gateway, &receipts).await;
+    // What the database has and the head file has not is shown to nobody.
+    let (more, _) = tried(&gateway, 2).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    are_pending(&gateway, &more).await;
+    let size = gateway.reaches(0).await;
+    let listed = gateway.json("/api/records?limit=1000").await;
+    let records = listed["records"].as_array().map_or(0, Vec::len);
+    assert_eq!((&listed["size"], records as u64), (&size.into(), size));
+    for (path, status) in [
+        (format!("/api/records/{}", size - 1), StatusCode::OK),
+        (format!("/api/records/{size}"), StatusCode::NOT_FOUND),
+        (format!("/tile/entries/000.p/{size}"), StatusCode::OK),
+        (format!("/tile/0/000.p/{}", size + 1), StatusCode::NOT_FOUND),
+        (
+            format!("/tile/entries/000.p/{}", size + 1),
+            StatusCode::NOT_FOUND,
+        ),
+    ] {
+        assert_eq!(gateway.get(&path).await.status(), status, "{path}");
+    }
+    let waiting = [waiting, more].concat();
     faults.set("eio", 0);
     is_ready(&gateway, true).await;
     for id in waiting {

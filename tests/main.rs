@@ -28,6 +28,7 @@ mod sentinel;
 mod service;
 mod sessions;
 mod several;
+mod skipped;
 mod totals;
 mod vectors;
 mod wallets;
