@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use protocol::anchor::ChainLog;
 use protocol::entry::{self, Body, Entry, RULES};
-use protocol::hash::receipt_commitment;
+use protocol::hash::{Hash, receipt_commitment};
 use protocol::index::{Index, TreeSize};
 use protocol::key::{Origin, Signer, VerifierKey};
 use protocol::name::Address;
@@ -45,6 +45,7 @@ use crate::proxy::{Held, Possession, Proxy};
 use crate::reply::Reply;
 use crate::store::{AppendError, Database, Record, Store, StoreError};
 use crate::web;
+use crate::witness::enlisted::Witnesses;
 use crate::witness::roster::Roster;
 use crate::witness::{WitnessError, Witnessing};
 
@@ -122,6 +123,13 @@ pub enum ServerError {
         "the witness policy lists logs, but not this one; add the line `log {0}`, or remove the others"
     )]
     ForeignPolicy(Box<VerifierKey>),
+    /// The writer publishes by another policy.
+    #[error(
+        "the gateway that writes this log was started with another --policy file, or only one of \
+         the two with any; give all gateways on a database the same (to change it, stop all of \
+         them first)"
+    )]
+    OtherPolicy,
     /// Entry 0 can't be read.
     #[error("the database does not hold a log: entry 0 is not what it should be")]
     NoLog,
@@ -198,6 +206,12 @@ impl Server {
         let key = Signer::new(origin, &seed).verifier().clone();
         head_file.require(&key, &store, &database).await?;
         let joined = Joined::wait(&store).await.map_err(failed)?;
+        let policy = config.witnesses.as_ref();
+        let policy = policy.map_or(Hash::EMPTY_ROOT, Witnesses::hash);
+        let shares = joined.shares_policy(&store, &policy).await;
+        if !shares.map_err(failed)? {
+            return Err(ServerError::OtherPolicy);
+        }
         // Asked again: another gateway may have begun the log by now.
         let stored = first_entry(&store).await.map_err(failed)?;
         let origin = settle_origin(stored, config, &seed, evm_key)?;

@@ -463,6 +463,17 @@ async fn of_several_gateways_the_writer_asks_and_all_serve_the_same() {
         fs::copy(log.data.path().join(key), second.path().join(key)).expect("ours");
     }
     let follower = start(second.path(), log.provider.url(), &policy).await;
+    // One that would publish otherwise, if it took over, is refused.
+    let third = Folder::new();
+    use_database(third.path(), &url);
+    for key in ["log.key", "evm.key"] {
+        fs::copy(log.data.path().join(key), third.path().join(key)).expect("ours");
+    }
+    let refused = command(third.path(), log.provider.url(), &free_address()).output();
+    let refused = refused.expect("it starts");
+    let story = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{story}");
+    assert!(story.contains("another --policy file"), "{story}");
     let mut size = 1;
     for gateway in [&writer, &follower, &writer] {
         calls(gateway, 5).await;

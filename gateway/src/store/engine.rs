@@ -51,6 +51,11 @@ const POSTGRES: &[(i64, &str, &str)] = &[
         "anchors",
         include_str!("../../../migrations/postgres/0003_anchors.sql"),
     ),
+    (
+        4,
+        "policy",
+        include_str!("../../../migrations/postgres/0004_policy.sql"),
+    ),
 ];
 
 /// How much SQLite's write-ahead log holds, about, when it is folded into the

@@ -6,6 +6,7 @@
 //! append moves the size only in its own. SQLite has no lease: there the lock
 //! on the data directory says it, and the epoch is counted all the same.
 
+use protocol::hash::Hash;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -94,6 +95,28 @@ impl Store {
         let until =
             sqlx::query_scalar("SELECT (extract(epoch FROM until) * 1000000)::bigint FROM lease");
         Ok(until.fetch_one(lease).await?)
+    }
+
+    /// Says by which policy `holder` publishes, if it has the lease; otherwise
+    /// whether that is the one of the gateway that has it.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn shares_policy(&self, holder: Uuid, policy: &Hash) -> Result<bool, StoreError> {
+        let Some(lease) = self.lease() else {
+            return Ok(true);
+        };
+        let policy = policy.as_bytes().as_slice();
+        let said = sqlx::query("UPDATE lease SET policy = $1 WHERE holder = $2")
+            .bind(policy)
+            .bind(holder.as_bytes().as_slice())
+            .execute(lease)
+            .await?;
+        if said.rows_affected() == 1 {
+            return Ok(true);
+        }
+        let same = sqlx::query_scalar("SELECT policy IN ($1, '') FROM lease").bind(policy);
+        Ok(same.fetch_one(lease).await?)
     }
 
     fn lease(&self) -> Option<&PgPool> {

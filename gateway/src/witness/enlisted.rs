@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::Uri;
 use protocol::cosignature::CosignerKey;
+use protocol::hash::Hash;
 use protocol::key::VerifierKey;
 use protocol::note::MAX_SIGNATURES;
 use protocol::policy::{Policy, PolicyError};
@@ -21,6 +22,8 @@ pub struct Witnesses(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// Of the file.
+    hash: Hash,
     policy: Policy,
     enlisted: Vec<Enlisted>,
 }
@@ -124,7 +127,17 @@ impl Witnesses {
         if !policy.is_met(|place| enlisted.iter().any(|w| w.place == place)) {
             return Err(EnlistError::Quorum);
         }
-        Ok(Self(Arc::new(Inner { policy, enlisted })))
+        let hash = Hash::of(text);
+        Ok(Self(Arc::new(Inner {
+            hash,
+            policy,
+            enlisted,
+        })))
+    }
+
+    /// The file's SHA-256.
+    pub fn hash(&self) -> Hash {
+        self.0.hash
     }
 
     /// Whether the policy is for this log: it is listed, or none is.
@@ -140,7 +153,9 @@ impl Witnesses {
     /// Whether those of the enlisted for which `cosigned` holds, asked by
     /// their number in [`Self::enlisted`], are enough.
     pub(super) fn are_enough(&self, cosigned: impl Fn(usize) -> bool) -> bool {
-        let Inner { policy, enlisted } = &*self.0;
+        let Inner {
+            policy, enlisted, ..
+        } = &*self.0;
         policy.is_met(|place| {
             let number = enlisted.iter().position(|w| w.place == place);
             number.is_some_and(&cosigned)

@@ -227,11 +227,9 @@ impl<K: Keep> Witness<K> {
             cosignature: line.clone(),
             full: held.as_ref().filter(|_| same).and_then(|h| h.full.clone()),
         };
-        // Between equal sizes only the time is new, which nothing depends on.
-        if !same {
-            let note = format!("{}{line}", signed.note());
-            self.keep.keep(&place, &note).map_err(Refused::Storage)?;
-        }
+        // Also where only the time is new: what is shown after a restart is no older.
+        let note = format!("{}{line}", signed.note());
+        self.keep.keep(&place, &note).map_err(Refused::Storage)?;
         *held = Some(next);
         Ok(Cosigned {
             place,

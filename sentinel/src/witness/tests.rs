@@ -355,3 +355,15 @@ fn a_crash_between_keeping_and_answering_costs_the_log_one_more_request() {
         "not the log's"
     );
 }
+
+#[test]
+fn the_newest_time_of_a_size_outlasts_a_restart() {
+    let memory = Memory::default();
+    let first = witness(memory.clone());
+    add(&first, &request(0, 0, 7)).expect("the first one");
+    let later = Time::from_secs(now().secs() + 600).expect("small");
+    let again = first.add(request(0, 7, 7).body().as_bytes(), later);
+    let again = again.expect("the same size");
+    let shown = witness(memory).checkpoint(&place("a.b"));
+    assert!(shown.is_some_and(|note| note.ends_with(&again.line)));
+}
