@@ -12,9 +12,11 @@ use protocol::hash::receipt_commitment;
 use protocol::key::VerifierKey;
 use protocol::receipt::Receipt;
 use reqwest::StatusCode;
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::binaries::Folder;
+use crate::bindings::{Token, Wallet, bind};
 use crate::crash::{Held, call_on};
 use crate::flow::{chat, holds, receipt, receipt_id};
 use crate::gateway::{Gateway, command, free_address, signal, use_database};
@@ -126,6 +128,46 @@ async fn honours(gateway: &Gateway, held: &Mutex<Held>) {
     for (id, file) in &receipts {
         assert_eq!(&receipt(gateway, id).await, file, "{id}");
         holds(gateway, file);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_joins_proves_wallets_totals_at_once() {
+    let url = Server::shared().database();
+    let provider = Provider::start().await;
+    let first = joining(None, &url);
+    let writer = Gateway::start(first.path(), provider.url()).await;
+    let (token, wallet) = (Token::new(&writer, 1), Wallet::new(1));
+    let summed_up = async |gateway: &Gateway| -> u64 {
+        let asked = gateway
+            .client()
+            .post(format!("{}/api/totals", gateway.url()));
+        let answer = asked.send().await.expect("answers");
+        assert_eq!(answer.status(), StatusCode::OK);
+        let record: Value =
+            serde_json::from_str(&answer.text().await.expect("whole")).expect("JSON");
+        let entry = record["entry"].as_str().expect("a text");
+        let entry: Value = serde_json::from_str(entry).expect("JSON");
+        entry["size"].as_u64().expect("a number")
+    };
+    bind(&writer, &token, &wallet).await;
+    summed_up(&writer).await;
+    // What the newest totals leave out.
+    token.call(&writer, "").await;
+    let second = joining(Some(&first), &url);
+    let follower = Gateway::start(second.path(), provider.url()).await;
+    assert!(!writes(&follower).await);
+    let answer = follower
+        .json(&format!("/api/wallet/{}", wallet.address()))
+        .await;
+    assert!(answer["proof"]["totals"].is_object(), "{answer}");
+    assert_eq!(answer["proof"]["leaves"].as_array().map(Vec::len), Some(1));
+    // Whoever is asked for totals answers those that leave nothing out.
+    for round in 0..10 {
+        token.call(&follower, "").await;
+        let size = follower.reaches(0).await;
+        let over = summed_up(&follower).await;
+        assert!(over >= size, "round {round}: over {over} of {size}");
     }
 }
 

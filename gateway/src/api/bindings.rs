@@ -12,7 +12,7 @@ use protocol::binding::{self, Action, Binding, BindingError, Consent, Holding};
 use protocol::consent::{MAX_CONTRACT_SIGNATURE, MAX_TIME, Message, Role, Signature, Terms};
 use protocol::entry::Body;
 use protocol::hash::Hash;
-use protocol::index::{Index, Time};
+use protocol::index::{Index, Time, TreeSize};
 use protocol::name::Address;
 use protocol::receipt::Receipt;
 use protocol::totals::Totals;
@@ -25,6 +25,7 @@ use super::records::{Record, parse_key_id};
 use super::{Api, query, store_failed};
 use crate::chain::Refused;
 use crate::log::pool::Submission;
+use crate::log::replica::Committed;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::StoreError;
 
@@ -280,15 +281,20 @@ pub(super) async fn bind(
 #[utoipa::path(post, path = "/api/totals", responses(
     (status = 200, body = Record), (status = 404, body = ErrorBody)))]
 pub(super) async fn totals(State(api): State<Arc<Api>>) -> Result<Json<Record>, ApiError> {
-    let waits = api.sums.read().left_out_since().is_some();
-    if waits {
+    let size = api.size();
+    if api.leaves_out(size) {
         // What it says is the writer's to fill in.
         let asks = Totals {
-            size: api.committed.borrow().checkpoint.size(),
+            size,
             count: 0,
             root: Hash::EMPTY_ROOT,
         };
         api.submit(Body::Totals(asks)).await?;
+        let mut committed = api.committed.clone();
+        let covered = committed.wait_for(|committed| api.is_settled(size, committed));
+        if !matches!(tokio::time::timeout(PATIENCE, covered).await, Ok(Ok(_))) {
+            return Err(ApiError::pending("it is not yet durable; ask again"));
+        }
     }
     let newest = api.sums.read().newest_totals();
     let (index, _) = newest.ok_or_else(|| {
@@ -299,6 +305,19 @@ pub(super) async fn totals(State(api): State<Arc<Api>>) -> Result<Json<Record>, 
 }
 
 impl Api {
+    /// Whether the newest totals leave out one of the first `size` entries.
+    fn leaves_out(&self, size: TreeSize) -> bool {
+        let left_out = self.sums.read().left_out();
+        left_out.is_some_and(|(index, _)| index.get() < size.get())
+    }
+
+    /// Whether it leaves out none, and is released.
+    fn is_settled(&self, size: TreeSize, committed: &Committed) -> bool {
+        let newest = self.sums.read().newest_totals();
+        let released = committed.checkpoint.size().get();
+        !self.leaves_out(size) && newest.is_some_and(|(index, _)| index.get() < released)
+    }
+
     /// Submits an entry: its receipt, or that it was not taken.
     async fn submit(&self, body: Body) -> Result<Option<String>, ApiError> {
         let (released, receipt) = oneshot::channel();

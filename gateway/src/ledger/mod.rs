@@ -16,6 +16,7 @@
 //! cost a hundred bytes. Out of scope: I/O, and what an answer looks like.
 
 mod board;
+mod recent;
 mod state;
 mod sums;
 mod totals;
@@ -33,6 +34,7 @@ use protocol::record::{Link, Outcome, Source, Usage};
 
 use board::Boards;
 pub use board::{Board, Leader};
+use recent::{Entry, Undo};
 pub use state::Damaged;
 use sums::Cells;
 pub use sums::Sums;
@@ -314,7 +316,7 @@ impl Ledger {
                 self.bind(index, time, binding, Hash::leaf(entry));
                 Ok(())
             }
-            Some(Body::Totals(totals)) => self.settle(index, time, totals),
+            Some(Body::Totals(totals)) => self.settle(index, totals),
             Some(Body::Anchor(place)) => {
                 self.anchored.entry(place.chain_id).or_insert(index);
                 Ok(())
@@ -359,7 +361,11 @@ impl Ledger {
     }
 
     fn bind(&mut self, index: Index, time: Time, binding: &Binding, leaf_hash: Hash) {
-        self.leave_out(index, time);
+        self.leave_out(Entry {
+            index,
+            time,
+            undo: None,
+        });
         if self.through[usize::from(binding.key_id.slice())] > index.get() {
             return;
         }
@@ -373,7 +379,7 @@ impl Ledger {
     }
 
     fn use_up(&mut self, index: Index, time: Time, usage: &Usage) {
-        self.leave_out(index, time);
+        let mut undo = None;
         let day = u32::try_from(time.day()).unwrap_or(u32::MAX);
         let (sums, source) = (Sums::of(usage), usage.source);
         let category = Category {
@@ -401,12 +407,21 @@ impl Ledger {
             if link == Link::Bound {
                 mine.models.add(number, &sums);
                 mine.days.add((day, source), &sums);
-                match mine.ends.iter_mut().find(|(by, ..)| *by == source) {
-                    Some((_, _, last)) => *last = index,
-                    None => mine.ends.push((source, index, index)),
-                }
-                mine.ends.sort_unstable();
+                let last = match mine.ends.iter_mut().find(|(by, ..)| *by == source) {
+                    Some((_, _, last)) => Some(std::mem::replace(last, index)),
+                    None => {
+                        mine.ends.push((source, index, index));
+                        mine.ends.sort_unstable();
+                        None
+                    }
+                };
                 self.settled.touch(account);
+                undo = Some(Undo {
+                    wallet: account,
+                    source,
+                    sums,
+                    last,
+                });
             }
         }
         if let Some(key_id) = usage.key_id
@@ -418,6 +433,7 @@ impl Ledger {
             account.sums.days.add((day, source), &sums);
             self.boards.add(user, time.day(), &category, &sums);
         }
+        self.leave_out(Entry { index, time, undo });
     }
 
     /// The log as a whole.
@@ -464,10 +480,7 @@ impl Ledger {
         let Some(user) = self.users.find(key_id) else {
             return (Vec::new(), Vec::new());
         };
-        let cells = user.models.iter();
-        let named = cells.map(|(number, sums)| (self.models.account(*number).key.clone(), *sums));
-        let mut models: Vec<_> = named.collect();
-        models.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let models = self.by_name(&user.models);
         let sources = by_source(models.iter().map(|(c, sums)| (c.source, sums)));
         (sources, models)
     }
@@ -481,19 +494,24 @@ impl Ledger {
             let cells = account.links.iter().filter(|((by, _), _)| *by == link);
             by_source(cells.map(|((_, source), sums)| (*source, sums)))
         };
-        let cells = account.models.iter();
-        let named = cells.map(|(number, sums)| (self.models.account(*number).key.clone(), *sums));
-        let mut models: Vec<_> = named.collect();
-        models.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let days = account.days.iter();
         WalletSums {
             bound: linked(Link::Bound),
             claimed: linked(Link::Claimed),
-            models,
+            models: self.by_name(&account.models),
             days: days
                 .map(|((day, source), sums)| (*day, *source, *sums))
                 .collect(),
         }
+    }
+
+    /// Sums by category, in the order of names.
+    fn by_name(&self, sums: &Cells<Number>) -> Vec<(Category, Sums)> {
+        let key = |number: Number| self.models.account(number).key.clone();
+        let named = sums.iter().map(|(number, sums)| (key(*number), *sums));
+        let mut models: Vec<_> = named.collect();
+        models.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        models
     }
 
     /// The window of `days` that ends with `today` or with the newest entry's

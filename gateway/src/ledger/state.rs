@@ -44,6 +44,7 @@ impl Ledger {
             ledger.read(slice).ok_or(Damaged(slice.number))?;
         }
         let oldest = ledger.through.iter().copied().min().unwrap_or_default();
+        ledger.settled.recent.begin(oldest);
         let oldest = TreeSize::new(oldest).expect("slices were written as of sizes");
         Ok((ledger, oldest))
     }
@@ -71,17 +72,8 @@ impl Ledger {
         for user in &self.users.slices[slice] {
             let user = self.users.account(*user);
             users.extend_from_slice(user.key.as_bytes());
-            put(&mut users, user.sums.models.len() as u64);
-            for (category, sums) in user.sums.models.iter() {
-                put(&mut users, named.number(*category));
-                put_sums(&mut users, sums);
-            }
-            put(&mut users, user.sums.days.len() as u64);
-            for ((day, source), sums) in user.sums.days.iter() {
-                put(&mut users, u64::from(*day));
-                users.push(code(Source::ALL, *source));
-                put_sums(&mut users, sums);
-            }
+            put_models(&mut users, &user.sums.models, &mut named);
+            put_days(&mut users, &user.sums.days);
         }
         let wallets = self.write_wallets(slice, &mut named);
         let mut out = vec![FORMAT];
@@ -127,17 +119,8 @@ impl Ledger {
                 out.push(code(Source::ALL, *source));
                 put_sums(&mut out, sums);
             }
-            put(&mut out, wallet.sums.models.len() as u64);
-            for (category, sums) in wallet.sums.models.iter() {
-                put(&mut out, named.number(*category));
-                put_sums(&mut out, sums);
-            }
-            put(&mut out, wallet.sums.days.len() as u64);
-            for ((day, source), sums) in wallet.sums.days.iter() {
-                put(&mut out, u64::from(*day));
-                out.push(code(Source::ALL, *source));
-                put_sums(&mut out, sums);
-            }
+            put_models(&mut out, &wallet.sums.models, named);
+            put_days(&mut out, &wallet.sums.days);
             put(&mut out, wallet.sums.ends.len() as u64);
             for (source, first, last) in &wallet.sums.ends {
                 out.push(code(Source::ALL, *source));
@@ -212,24 +195,9 @@ impl Ledger {
         }
         for _ in 0..reader.number()? {
             let key = Hash::from_bytes(reader.array()?);
-            let mut models = Vec::new();
-            for _ in 0..reader.number()? {
-                let category = *named.get(usize::try_from(reader.number()?).ok()?)?;
-                models.push((category, reader.sums()?));
-            }
-            // In the order of this process's numbers, not of the one that wrote.
-            models.sort_unstable_by_key(|(category, _)| *category);
-            let mut days = Vec::new();
-            for _ in 0..reader.number()? {
-                let day = u32::try_from(reader.number()?).ok()?;
-                let source = reader.one_of(Source::ALL)?;
-                days.push(((day, source), reader.sums()?));
-            }
+            let (models, days) = (reader.models(&named)?, reader.days()?);
             let user = self.users.number(&key);
-            self.users.account_mut(user).sums = User {
-                models: Cells::from_list(models)?,
-                days: Cells::from_list(days)?,
-            };
+            self.users.account_mut(user).sums = User { models, days };
         }
         for _ in 0..reader.number()? {
             let category = reader.category()?;
@@ -358,6 +326,23 @@ fn put_sums(out: &mut Vec<u8>, sums: &Sums) {
     sums.numbers().iter().for_each(|number| put(out, *number));
 }
 
+fn put_models(out: &mut Vec<u8>, models: &Cells<Number>, named: &mut Named) {
+    put(out, models.len() as u64);
+    for (category, sums) in models.iter() {
+        put(out, named.number(*category));
+        put_sums(out, sums);
+    }
+}
+
+fn put_days(out: &mut Vec<u8>, days: &Cells<(u32, Source)>) {
+    put(out, days.len() as u64);
+    for ((day, source), sums) in days.iter() {
+        put(out, u64::from(*day));
+        out.push(code(Source::ALL, *source));
+        put_sums(out, sums);
+    }
+}
+
 fn put_name(out: &mut Vec<u8>, name: &str) {
     put(out, name.len() as u64);
     out.extend_from_slice(name.as_bytes());
@@ -421,26 +406,35 @@ impl<'a> Reader<'a> {
 
     /// What a wallet's bound records add.
     fn bound(&mut self, wallet: &mut Wallet, named: &[Number]) -> Option<()> {
+        wallet.models = self.models(named)?;
+        wallet.days = self.days()?;
+        for _ in 0..self.number()? {
+            let source = self.one_of(Source::ALL)?;
+            let ends = (Index::new(self.number()?)?, Index::new(self.number()?)?);
+            wallet.ends.push((source, ends.0, ends.1));
+        }
+        Some(())
+    }
+
+    fn models(&mut self, named: &[Number]) -> Option<Cells<Number>> {
         let mut models = Vec::new();
         for _ in 0..self.number()? {
             let category = *named.get(usize::try_from(self.number()?).ok()?)?;
             models.push((category, self.sums()?));
         }
+        // In the order of this process's numbers, not of the one that wrote.
         models.sort_unstable_by_key(|(category, _)| *category);
+        Cells::from_list(models)
+    }
+
+    fn days(&mut self) -> Option<Cells<(u32, Source)>> {
         let mut days = Vec::new();
         for _ in 0..self.number()? {
             let day = u32::try_from(self.number()?).ok()?;
             let source = self.one_of(Source::ALL)?;
             days.push(((day, source), self.sums()?));
         }
-        for _ in 0..self.number()? {
-            let source = self.one_of(Source::ALL)?;
-            let ends = (Index::new(self.number()?)?, Index::new(self.number()?)?);
-            wallet.ends.push((source, ends.0, ends.1));
-        }
-        wallet.models = Cells::from_list(models)?;
-        wallet.days = Cells::from_list(days)?;
-        Some(())
+        Cells::from_list(days)
     }
 
     fn text(&mut self) -> Option<&'a str> {

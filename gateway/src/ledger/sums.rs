@@ -47,6 +47,15 @@ impl Sums {
         *self = Self::from_numbers(numbers);
     }
 
+    /// Takes back what was added.
+    pub fn take_back(&mut self, less: &Self) {
+        let mut numbers = self.numbers();
+        for (mine, less) in numbers.iter_mut().zip(less.numbers()) {
+            *mine = mine.saturating_sub(less);
+        }
+        *self = Self::from_numbers(numbers);
+    }
+
     /// The six numbers, in the order of the fields.
     pub(super) fn numbers(&self) -> [u64; 6] {
         let Self {

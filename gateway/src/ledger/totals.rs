@@ -3,7 +3,8 @@
 //!
 //! A tree holds its leaves, and nodes from groups of 16 leaves upwards: what
 //! lies within a group is hashed again for each proof. The next tree is made
-//! from the one before and the leaves that changed.
+//! from the one before and the leaves that changed, beside the log, which goes
+//! on meanwhile: its totals entry then leaves the newest entries out.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use protocol::name::Address;
 use protocol::record::{Link, Source};
 use protocol::totals::{LEAF, Leaf, Sums as LeafSums, Totals};
 
+use super::recent::{Entry, Recent, Undone};
 use super::{Ledger, Number};
 
 /// Leaves under a node of the lowest level that is kept.
@@ -62,7 +64,7 @@ pub enum Below {
 #[derive(Debug)]
 pub struct Changes {
     before: Arc<Tree>,
-    /// In ascending order: leaves that are new, or replace one of their wallet and source.
+    /// Leaves that are new, or replace one of their wallet and source.
     leaves: Vec<LeafBytes>,
 }
 
@@ -77,20 +79,23 @@ pub(super) struct Settled {
     pub(super) earlier: bool,
     /// To which size the three above were loaded.
     pub(super) through: u64,
+    /// What the next totals entries may leave out.
+    pub(super) recent: Recent,
     /// The newest trees, the newest first.
     trees: Vec<(Index, Arc<Tree>)>,
     /// Wallets whose leaves changed since the newest tree.
     changed: HashSet<Number>,
     /// The next tree, made before its entry.
     staged: Option<Arc<Tree>>,
-    /// Whether trees are made: not while entries are read again.
-    live: bool,
+    /// From which size on trees are made: not while entries are read again.
+    live: Option<u64>,
 }
 
 impl Changes {
     /// Makes the tree; a second of work for a million wallets, at the most.
     pub fn make(self) -> Tree {
-        let Self { before, leaves } = self;
+        let Self { before, mut leaves } = self;
+        leaves.sort_unstable_by(|a, b| order(a).cmp(order(b)));
         before.with(leaves)
     }
 }
@@ -245,9 +250,23 @@ impl Ledger {
         self.settled.newest
     }
 
-    /// When the first entry came that no totals entry covers.
-    pub fn left_out_since(&self) -> Option<Time> {
-        self.settled.left_out.map(|(_, time)| time)
+    /// The first entry that no totals entry covers, and when it came.
+    pub fn left_out(&self) -> Option<(Index, Time)> {
+        self.settled.left_out
+    }
+
+    /// Whether the newest totals entry's tree is not known here, as this
+    /// gateway began between two.
+    pub fn lacks_tree(&self) -> bool {
+        let newest = self.settled.newest.map(|(index, _)| index);
+        let made = self.settled.trees.first().map(|(index, _)| *index);
+        newest != made
+    }
+
+    /// Whether it is still known what a totals entry over the first `size`
+    /// entries would leave out.
+    pub fn remembers(&self, size: TreeSize) -> bool {
+        self.settled.recent.reaches(size.get())
     }
 
     /// The tree of the newest totals entry below `size`.
@@ -264,19 +283,23 @@ impl Ledger {
         }
     }
 
-    /// What a totals entry at the ledger's size would sum up.
+    /// What a totals entry over all that the ledger holds would sum up.
     pub fn changes(&self) -> Changes {
+        self.changes_without(&Undone::new())
+    }
+
+    fn changes_without(&self, undone: &Undone) -> Changes {
         let newest = self.settled.trees.first();
-        let mut leaves: Vec<LeafBytes> = match newest {
+        let leaves = match newest {
             Some(_) => {
                 let changed = self.settled.changed.iter();
-                changed.flat_map(|number| self.leaves(*number)).collect()
+                changed.flat_map(|n| self.leaves(*n, undone)).collect()
             }
             None => (0..self.wallets.accounts.len())
-                .flat_map(|n| self.leaves(Number::try_from(n).expect("fewer than 2^32")))
+                .map(|n| Number::try_from(n).expect("fewer than 2^32"))
+                .flat_map(|n| self.leaves(n, undone))
                 .collect(),
         };
-        leaves.sort_unstable_by(|a, b| order(a).cmp(order(b)));
         let before = newest.map(|(_, tree)| Arc::clone(tree));
         Changes {
             before: before.unwrap_or_default(),
@@ -294,66 +317,79 @@ impl Ledger {
     /// # Errors
     /// The sums are not those that the newest totals entry commits to.
     pub fn go_live(&mut self) -> Result<(), Contradiction> {
-        self.settled.live = true;
+        self.settled.live = Some(self.size.get());
         match (self.settled.newest, self.settled.left_out) {
             (Some((index, totals)), None) => self.plant(index, &totals),
             _ => Ok(()),
         }
     }
 
-    /// A totals entry is added at `index`, to which all others were.
-    pub(super) fn settle(
-        &mut self,
-        index: Index,
-        time: Time,
-        totals: &Totals,
-    ) -> Result<(), Contradiction> {
+    /// A totals entry is added at `index`.
+    pub(super) fn settle(&mut self, index: Index, totals: &Totals) -> Result<(), Contradiction> {
         if index.get() < self.settled.through {
             return Ok(());
         }
         self.settled.earlier = self.settled.newest.replace((index, *totals)).is_some();
-        let whole = totals.size.get() == index.get();
-        self.settled.left_out = (!whole).then_some((index, time));
-        if !self.settled.live {
-            return Ok(());
+        let size = totals.size.get();
+        // Of what is forgotten it is the time that counts: rather too early.
+        if self.settled.recent.reaches(size) {
+            self.settled.left_out = self.settled.recent.first_from(size);
         }
-        if whole {
-            return self.plant(index, totals);
+        match self.settled.live {
+            Some(_) => self.plant(index, totals),
+            None => Ok(()),
         }
-        // Of another program's making: its tree can't be told from here.
-        self.settled.trees.clear();
-        self.settled.changed.clear();
-        self.settled.staged = None;
-        Ok(())
     }
 
-    /// The tree of a totals entry over all that the ledger holds.
+    /// The tree of the newest totals entry, where all that it leaves out is known.
     fn plant(&mut self, index: Index, totals: &Totals) -> Result<(), Contradiction> {
+        let size = totals.size.get();
         let fits = |tree: &Arc<Tree>| tree.root() == totals.root && tree.count() == totals.count;
         let staged = self.settled.staged.take().filter(fits);
-        let tree = staged.unwrap_or_else(|| Arc::new(self.changes().make()));
+        let live = self.settled.live.is_some_and(|live| size >= live);
+        let known = self.settled.left_out.is_none() || live && self.settled.recent.reaches(size);
+        if !known {
+            self.settled.trees.clear();
+            self.settled.changed.clear();
+            return Ok(());
+        }
+        let made = || {
+            let undone = self.settled.recent.undone_from(size);
+            Arc::new(self.changes_without(&undone).make())
+        };
+        let tree = staged.unwrap_or_else(made);
         if !fits(&tree) {
             return Err(Contradiction(index));
         }
-        self.settled.changed.clear();
+        self.settled.changed = self.settled.recent.wallets_from(size).collect();
         self.settled.trees.insert(0, (index, tree));
         self.settled.trees.truncate(KEPT);
         Ok(())
     }
 
-    /// A usage or binding entry is added at `index`.
-    pub(super) fn leave_out(&mut self, index: Index, time: Time) {
-        if index.get() >= self.settled.through {
-            self.settled.left_out.get_or_insert((index, time));
+    /// A usage or binding entry is added.
+    pub(super) fn leave_out(&mut self, entry: Entry) {
+        if entry.index.get() >= self.settled.through {
+            let first = (entry.index, entry.time);
+            self.settled.left_out.get_or_insert(first);
         }
+        self.settled.recent.push(entry);
     }
 
-    fn leaves(&self, number: Number) -> impl Iterator<Item = LeafBytes> {
+    fn leaves(&self, number: Number, undone: &Undone) -> impl Iterator<Item = LeafBytes> {
         let account = self.wallets.account(number);
         let ends = account.sums.ends.iter();
-        ends.map(|(source, first, last)| {
+        ends.filter_map(move |(source, first, last)| {
             let sums = account.sums.links.get(&(Link::Bound, *source));
-            leaf(account.key, *source, sums, (*first, *last))
+            let mut sums = sums.copied().unwrap_or_default();
+            let last = match undone.get(&(number, *source)) {
+                None => *last,
+                Some((less, last)) => {
+                    sums.take_back(less);
+                    (*last)?
+                }
+            };
+            Some(leaf(account.key, *source, &sums, (*first, last)))
         })
     }
 }
@@ -361,10 +397,9 @@ impl Ledger {
 fn leaf(
     wallet: Address,
     source: Source,
-    sums: Option<&super::Sums>,
+    sums: &super::Sums,
     (first, last): (Index, Index),
 ) -> LeafBytes {
-    let sums = sums.copied().unwrap_or_default();
     let leaf = Leaf {
         wallet,
         source,
@@ -390,6 +425,9 @@ pub struct Contradiction(pub Index);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::entry::Body;
+    use protocol::name::Name;
+    use protocol::record::{Counts, Outcome, Usage};
 
     /// RFC 6962 section 2.1, as it is written.
     fn tree_head(leaves: &[LeafBytes]) -> Hash {
@@ -412,7 +450,7 @@ mod tests {
         };
         let index = |n| Index::new(n).expect("small");
         let ends = (index(1), index(9));
-        leaf(Address::from_bytes(bytes), source, Some(&sums), ends)
+        leaf(Address::from_bytes(bytes), source, &sums, ends)
     }
 
     #[test]
@@ -450,35 +488,133 @@ mod tests {
         }
     }
 
-    #[test]
-    #[ignore = "a measurement, for a run by itself, in release"]
-    fn how_long_a_million_wallets_take() {
-        let started = std::time::Instant::now;
-        let (count, before) = (1_000_000, Arc::new(Tree::default()));
-        let leaves = (0..count).map(|n| made(n, Source::Proxy, 2)).collect();
-        let first = started();
-        let tree = Arc::new(Changes { before, leaves }.make());
-        println!("all anew: {:?}", first.elapsed());
-        for (what, changed) in [
-            (
-                "10,000 changed",
-                (0..10_000)
-                    .map(|n| made(n * 97, Source::Proxy, 3))
-                    .collect(),
-            ),
-            (
-                "one new, the first of all",
-                vec![made(0, Source::Custom, 2)],
-            ),
-        ] {
-            let changes = Changes {
-                before: Arc::clone(&tree),
-                leaves: changed,
-            };
-            let next = started();
-            let made = changes.make();
-            println!("{what}: {:?}, {} leaves", next.elapsed(), made.count());
+    /// A log's bound usage entries, and its totals.
+    #[derive(Default)]
+    struct Bound {
+        ledger: Ledger,
+        /// Index, wallet, source and input tokens.
+        entries: Vec<(u64, u8, Source, u32)>,
+    }
+
+    impl Bound {
+        fn add(&mut self, body: &Body) -> Result<(), Contradiction> {
+            let size = self.ledger.size().get();
+            let (index, time) = (Index::new(size), Time::from_secs(1_000 + size));
+            let (index, time) = (index.expect("small"), time.expect("small"));
+            let entry = body.encode(time);
+            self.ledger.add(index, time, &entry, Some(body))
         }
+
+        fn call(&mut self, draw: u32) {
+            let (wallet, source) = (
+                (draw >> 16) as u8 % 9,
+                Source::ALL[(draw >> 9) as usize % 2],
+            );
+            let usage = Usage {
+                receipt: Hash::of(b"receipt"),
+                key_id: None,
+                wallet: Some((Address::from_bytes([wallet; 20]), Link::Bound)),
+                source,
+                provider: Name::new("openai").expect("a name"),
+                model: None,
+                counts: Counts {
+                    input: Some(draw % 1_000),
+                    ..Counts::NONE
+                },
+                outcome: Outcome::Complete,
+                inconsistent: false,
+                response: None,
+            };
+            let index = self.ledger.size().get();
+            self.entries.push((index, wallet, source, draw % 1_000));
+            self.add(&Body::Usage(usage)).expect("no totals");
+        }
+
+        /// The leaves over the first `size` entries, by a plain loop.
+        fn totals(&self, size: u64) -> Totals {
+            let mut sums = std::collections::BTreeMap::new();
+            let below = self.entries.iter().filter(|(index, ..)| *index < size);
+            for (index, wallet, source, input) in below {
+                let leaf = sums.entry((*wallet, *source));
+                let (records, all, _, last) = leaf.or_insert((0, 0, *index, *index));
+                (*records, *all) = (*records + 1, *all + u64::from(*input));
+                *last = *index;
+            }
+            let leaf = |((wallet, source), (records, input, first, last))| {
+                let sums = super::super::Sums {
+                    records,
+                    input,
+                    ..Default::default()
+                };
+                let index = |n| Index::new(n).expect("small");
+                let ends = (index(first), index(last));
+                leaf(Address::from_bytes([wallet; 20]), source, &sums, ends)
+            };
+            let leaves: Vec<LeafBytes> = sums.into_iter().map(leaf).collect();
+            Totals {
+                size: TreeSize::new(size).expect("small"),
+                count: leaves.len() as u64,
+                root: tree_head(&leaves),
+            }
+        }
+    }
+
+    #[test]
+    fn totals_leave_out_what_came_while_they_were_summed_up() {
+        let mut log = Bound::default();
+        log.ledger.go_live().expect("nothing is there");
+        let mut draw = 7_u32;
+        let mut next = || {
+            draw = draw.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            draw
+        };
+        for round in 0..300 {
+            for _ in 0..1 + next() % 9 {
+                log.call(next());
+            }
+            let size = log.ledger.size().get();
+            // As the writer does, or made of what was read, as followers do.
+            let staged = (round % 3 == 0).then(|| log.ledger.changes());
+            for _ in 0..next() % 7 {
+                log.call(next());
+            }
+            if let Some(changes) = staged {
+                log.ledger.stage_tree(Arc::new(changes.make()));
+            }
+            let totals = log.totals(size);
+            log.add(&Body::Totals(totals)).expect("these are the sums");
+            let left_out = log.ledger.left_out().map(|(index, _)| index.get());
+            let indexes = log.entries.iter().map(|(index, ..)| *index);
+            let first = indexes.clone().find(|index| *index >= size);
+            assert_eq!(left_out, first, "round {round}");
+            assert!(!log.ledger.lacks_tree(), "round {round}");
+            let Below::Tree(_, tree) = log.ledger.tree_below(log.ledger.size()) else {
+                panic!("round {round}");
+            };
+            assert_eq!((tree.root(), tree.count()), (totals.root, totals.count));
+        }
+        log.call(next());
+        let wrong = log.totals(log.ledger.size().get() - 1);
+        let size = log.ledger.size();
+        let wrong = Totals { size, ..wrong };
+        log.add(&Body::Totals(wrong)).expect_err("one is left out");
+    }
+
+    #[test]
+    fn who_began_between_two_totals_makes_no_tree_of_the_first() {
+        let mut log = Bound::default();
+        for draw in 0..20 {
+            log.call(draw << 16);
+        }
+        log.ledger.go_live().expect("no totals are there");
+        log.add(&Body::Totals(log.totals(15))).expect("not judged");
+        assert!(log.ledger.lacks_tree());
+        let left_out = log.ledger.left_out().map(|(index, _)| index.get());
+        assert_eq!(left_out, Some(15));
+        log.call(1);
+        log.add(&Body::Totals(log.totals(21)))
+            .expect("these are the sums");
+        assert!(!log.ledger.lacks_tree());
     }
 
     #[test]

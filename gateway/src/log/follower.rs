@@ -7,7 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::index::Time;
+use protocol::entry::Body;
+use protocol::hash::Hash;
+use protocol::index::{Time, TreeSize};
+use protocol::totals::Totals;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
@@ -22,6 +25,9 @@ pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// Between two tries to take over.
 const TRY: Duration = Duration::from_millis(500);
+
+/// How long totals are waited for when a gateway joins.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a follower's turn ended.
 #[derive(Debug)]
@@ -73,6 +79,27 @@ impl Follower {
         }
     }
 
+    /// Asks the writer for a totals entry where the newest one's tree can't be
+    /// made here, as entries came since; waits for it, unless the writer rests.
+    pub(super) async fn ask_for_totals(&mut self) -> Result<(), StoreError> {
+        let sums = self.replica.sums();
+        let lacks = || sums.read().lacks_tree();
+        if !lacks() {
+            return Ok(());
+        }
+        self.replica
+            .hand_over(vec![ask(self.replica.size())])
+            .await?;
+        let deadline = Instant::now() + PATIENCE;
+        while lacks() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+            if let Err(error) = self.replica.catch_up().await {
+                self.replica.health.wait_out(error).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn look(&mut self, tries: bool) -> Result<Option<Epoch>, StoreError> {
         self.replica.catch_up().await?;
         if !tries {
@@ -121,6 +148,22 @@ impl Replica {
             rest = later;
         }
         Ok(())
+    }
+}
+
+/// Asks for totals, which are the writer's to fill in.
+fn ask(size: TreeSize) -> Submission {
+    let body = Body::Totals(Totals {
+        size,
+        count: 0,
+        root: Hash::EMPTY_ROOT,
+    });
+    Submission {
+        body,
+        receipt_id: Some(Uuid::now_v7()),
+        retrieval: None,
+        released: None,
+        call: None,
     }
 }
 

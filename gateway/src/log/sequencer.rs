@@ -16,6 +16,7 @@ use protocol::entry::{Body, Entry};
 use protocol::hash::Hash;
 use protocol::index::{Time, TreeSize};
 use protocol::totals::Totals;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
@@ -26,6 +27,7 @@ use super::lease::Lease;
 use super::pool::{Pool, Submission};
 use super::replica::Replica;
 use super::stage::{self, StagedBatch};
+use crate::ledger::Tree;
 use crate::store::{
     Append, AppendError, Chain, Epoch, Head, InboxRow, MENTIONS, Named, Record, StoreError,
 };
@@ -42,6 +44,14 @@ const MAX_RETRIEVED: usize = 65_536;
 /// Where time comes from.
 pub type Clock = fn() -> Time;
 
+/// Totals that are being summed up beside the log.
+#[derive(Debug)]
+struct Summing {
+    /// Over how many entries.
+    size: TreeSize,
+    tree: JoinHandle<Tree>,
+}
+
 /// The writer of the log.
 #[derive(Debug)]
 pub struct Sequencer {
@@ -53,6 +63,8 @@ pub struct Sequencer {
     retrieved: HashMap<Hash, Uuid>,
     /// What could not be committed because another writer began its epoch.
     pub(super) unsettled: Vec<Submission>,
+    /// Totals are asked for that leave out none of so many entries.
+    asked: TreeSize,
 }
 
 impl Sequencer {
@@ -78,6 +90,11 @@ impl Sequencer {
             Ok(chain) => chain,
             Err(error) => return Err(Box::new((replica, error))),
         };
+        // A gateway that followed and began between two totals entries.
+        let asked = match replica.sums().read().lacks_tree() {
+            true => chain.mmr.size(),
+            false => TreeSize::ZERO,
+        };
         Ok(Self {
             replica,
             clock,
@@ -85,6 +102,7 @@ impl Sequencer {
             chain,
             retrieved: HashMap::new(),
             unsettled: Vec::new(),
+            asked,
         })
     }
 
@@ -110,7 +128,11 @@ impl Sequencer {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut totals = tokio::time::interval(TOTALS_LOOK);
         totals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut summing = None;
         loop {
+            if summing.is_none() && self.is_asked() {
+                summing = Some(self.sum_up());
+            }
             tokio::select! {
                 taken = pool.take() => match taken {
                     Some(submissions) => self.append_all(submissions).await?,
@@ -118,10 +140,11 @@ impl Sequencer {
                 },
                 _ = look.tick(), if shared => self.empty_inbox().await?,
                 _ = totals.tick() => {
-                    if self.totals_wait(1, self.now()) {
-                        self.settle_totals().await?;
+                    if summing.is_none() && self.totals_wait(1, self.now()) {
+                        summing = Some(self.sum_up());
                     }
                 }
+                (size, tree) = summed(&mut summing) => self.settle_beside(size, tree).await?,
                 () = lease.lost() => return Err(AppendError::Deposed),
             }
         }
@@ -209,6 +232,9 @@ impl Sequencer {
         let (asked, batch): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .partition(|s| matches!(s.body, Body::Totals(_)));
+        if !asked.is_empty() {
+            self.asked = self.size();
+        }
         let (batch, refused) = {
             let sums = self.replica.sums();
             let (ledger, origin) = (sums.read(), self.replica.signer.verifier().origin());
@@ -220,14 +246,11 @@ impl Sequencer {
             self.append_decided(batch, now, taken).await?;
         }
         drop(refused);
-        if !asked.is_empty() {
-            self.settle_totals().await?;
-        }
         Ok(())
     }
 
     /// Appends a totals entry over all that stands before it, if there is
-    /// something that no totals entry covers.
+    /// something that no totals entry covers; nothing is appended meanwhile.
     ///
     /// # Errors
     /// Another writer began its epoch, or moved the log.
@@ -235,16 +258,51 @@ impl Sequencer {
         if !self.totals_wait(0, self.now()) {
             return Ok(());
         }
+        let changes = self.replica.sums().read().changes();
+        self.append_totals(self.size(), changes.make()).await
+    }
+
+    /// Whether totals are asked for that are not there yet.
+    fn is_asked(&self) -> bool {
         let sums = self.replica.sums();
-        // Nobody else adds entries meanwhile.
-        let changes = sums.read().changes();
-        let tree = Arc::new(changes.make());
+        let left_out = sums.read().left_out();
+        let covered = left_out.is_none_or(|(index, _)| index.get() >= self.asked.get());
+        !covered && self.totals_wait(0, self.now())
+    }
+
+    /// Sums up all that stands here now, beside the log.
+    fn sum_up(&self) -> Summing {
+        let (size, changes) = (self.size(), self.replica.sums().read().changes());
+        let tree = tokio::task::spawn_blocking(|| changes.make());
+        Summing { size, tree }
+    }
+
+    /// Appends a totals entry over the first `size` entries, unless one came
+    /// that is over as many.
+    async fn settle_beside(&mut self, size: TreeSize, tree: Tree) -> Result<(), AppendError> {
+        let (newest, remembers) = {
+            let sums = self.replica.sums();
+            let ledger = sums.read();
+            (ledger.newest_totals(), ledger.remembers(size))
+        };
+        if newest.is_some_and(|(_, totals)| totals.size >= size) {
+            return Ok(());
+        }
+        match remembers {
+            true => self.append_totals(size, tree).await,
+            // The log outran it.
+            false => self.settle_totals().await,
+        }
+    }
+
+    async fn append_totals(&mut self, size: TreeSize, tree: Tree) -> Result<(), AppendError> {
+        let tree = Arc::new(tree);
         let body = Body::Totals(Totals {
-            size: self.size(),
+            size,
             count: tree.count(),
             root: tree.root(),
         });
-        sums.write().stage_tree(tree);
+        self.replica.sums().write().stage_tree(tree);
         let totals = Submission {
             body,
             receipt_id: None,
@@ -261,7 +319,7 @@ impl Sequencer {
         let sums = self.replica.sums();
         let ledger = sums.read();
         let genesis = ledger.genesis().filter(|genesis| genesis.binds);
-        let since = genesis.zip(ledger.left_out_since());
+        let since = genesis.zip(ledger.left_out().map(|(_, time)| time));
         since.is_some_and(|(genesis, since)| {
             let waits = now.secs().saturating_sub(since.secs());
             let promised = genesis.totals_interval.saturating_mul(intervals);
@@ -424,6 +482,19 @@ impl Sequencer {
         self.replica.health.good();
         Ok(())
     }
+}
+
+/// What was summed up, once it is; never, while nothing is.
+async fn summed(summing: &mut Option<Summing>) -> (TreeSize, Tree) {
+    let Some(Summing { size, tree }) = summing else {
+        return std::future::pending().await;
+    };
+    let done = (
+        *size,
+        tree.await.expect("it does not panic and is not aborted"),
+    );
+    *summing = None;
+    done
 }
 
 fn response(body: &Body) -> Option<Hash> {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::hash::Hash;
 use protocol::index::TreeSize;
 use protocol::key::Signer;
 use uuid::Uuid;
@@ -62,6 +63,15 @@ impl Joined {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Whether the gateway that writes the log, which may be this one, publishes
+    /// by this policy.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn shares_policy(&self, store: &Store, policy: &Hash) -> Result<bool, StoreError> {
+        store.shares_policy(self.holder, policy).await
     }
 
     /// Takes up the log, as its writer or as a follower.
@@ -122,8 +132,8 @@ impl Log {
         }
     }
 
-    /// Sums up what no totals entry covers, if this gateway writes: only from
-    /// then on can wallets' totals be proven.
+    /// Has summed up what no totals entry covers: only from then on can
+    /// wallets' totals be proven. One that follows asks the writer, for a while.
     ///
     /// # Errors
     /// Another writer moved the log, or the store failed for good.
@@ -137,7 +147,7 @@ impl Log {
                     false => Ok(()),
                 }
             }
-            Turn::Follows(_) => Ok(()),
+            Turn::Follows(follower) => Ok(follower.ask_for_totals().await?),
         }
     }
 
