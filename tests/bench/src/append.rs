@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use gateway::log::pool::{Pool, Submission};
-use gateway::log::replica::Committed;
+use gateway::log::publish::Published;
+use gateway::log::replica::{Committed, Replica};
 use gateway::log::sign::ReceiptSigner;
 use gateway::store::Store;
+use gateway::witness::Witnessing;
+use gateway::witness::enlisted::Witnesses;
 use protocol::entry::Body;
 use protocol::hash::Hash;
 use protocol::index::{Index, Time};
@@ -20,8 +23,8 @@ use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use tokio::sync::{oneshot, watch};
 
-use crate::Failed;
-use crate::log::{Calls, clock, database, new_log};
+use crate::log::{Calls, Keys, clock, database, new_log};
+use crate::{Failed, witness};
 
 /// Records that are made at a time, while the clock stands.
 const BLOCK: u64 = 100_000;
@@ -54,6 +57,10 @@ pub(crate) struct Given {
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
 
+    /// Also with a policy of one witness, on this machine; beside none
+    #[arg(long, conflicts_with_all = ["database_url", "keep"])]
+    witness: bool,
+
     /// Keeps the log in this folder, which is not there yet
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -67,13 +74,44 @@ pub(crate) async fn run(given: Given) -> Result<(), Failed> {
     let scratch = std::env::temp_dir().join(format!("tally-bench-{}", std::process::id()));
     fs::create_dir_all(&scratch)?;
     let data = given.keep.clone().unwrap_or_else(|| scratch.join("data"));
-    let row = measure(&given, &data, &scratch).await;
+    let rows = rows(&given, &data, &scratch).await;
     fs::remove_dir_all(&scratch)?;
-    println!("{}", row?);
+    print!("{}", rows?);
     Ok(())
 }
 
-async fn measure(given: &Given, data: &Path, scratch: &Path) -> Result<String, Failed> {
+async fn rows(given: &Given, data: &Path, scratch: &Path) -> Result<String, Failed> {
+    let alone = measure(given, data, scratch, None).await?;
+    if !given.witness {
+        return Ok(format!("{alone}\n"));
+    }
+    fs::remove_dir_all(data)?;
+    fs::remove_file(scratch.join("raw.db"))?;
+    let cosigned = measure(given, data, scratch, Some(witness::start().await?)).await?;
+    Ok(format!("{alone}no witness |\n{cosigned}one witness |\n"))
+}
+
+/// Publishes as a gateway does that waits for witnesses.
+async fn publish(
+    witnesses: Witnesses,
+    keys: &Keys,
+    store: &Store,
+    replica: &Replica,
+) -> Result<watch::Receiver<Published>, Failed> {
+    let (key, store) = (keys.signer.verifier().clone(), store.clone());
+    let log = (replica.committed(), replica.health(), keys.head.clone());
+    let witnessing = Witnessing::open(witnesses, key, store, log).await?;
+    let published = witnessing.published();
+    witnessing.spawn();
+    Ok(published)
+}
+
+async fn measure(
+    given: &Given,
+    data: &Path,
+    scratch: &Path,
+    witnesses: Option<Witnesses>,
+) -> Result<String, Failed> {
     let keys = new_log(data, given.database_url.clone()).await?;
     let mut calls = Calls::new(&keys.origin, given.users, given.seed);
     let signing = raw_signing(&keys.receipts(), &mut calls);
@@ -85,6 +123,10 @@ async fn measure(given: &Given, data: &Path, scratch: &Path) -> Result<String, F
     tokio::spawn(store.clone().maintain());
     let log = keys.join(&store).await?;
     let committed = log.replica().committed();
+    let published = match witnesses {
+        Some(witnesses) => Some(publish(witnesses, &keys, &store, log.replica()).await?),
+        None => None,
+    };
     let pool = Arc::new(Pool::default());
     // As the gateway does: on a thread of its own.
     let writing = Arc::clone(&pool);
@@ -97,6 +139,13 @@ async fn measure(given: &Given, data: &Path, scratch: &Path) -> Result<String, F
     let rates = flat_out(given.records, &pool, &committed, &mut calls).await?;
     let half = rates.iter().sum::<f64>() / rates.len() as f64 / 2.0;
     let latencies = at_rate(half, &pool, &mut calls).await;
+    if let Some(published) = published {
+        let note = Arc::clone(&published.borrow().note);
+        assert!(
+            note.contains("\u{2014} witness.bench.invalid "),
+            "nobody cosigned"
+        );
+    }
     pool.close();
     running.await??;
     store.close().await;

@@ -3,7 +3,7 @@
 //! The records are spread over the last [`DAYS`] days, the longest window that
 //! aggregates are asked for, so that every sum by day is as long as it gets.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -64,15 +64,12 @@ pub(crate) fn clock() -> Time {
 pub(crate) struct Keys {
     pub(crate) origin: Origin,
     pub(crate) signer: Arc<Signer>,
+    /// Where it takes down what it signed.
+    pub(crate) head: HeadFile,
     seed: [u8; 32],
-    dir: PathBuf,
 }
 
 impl Keys {
-    fn head(&self) -> HeadFile {
-        HeadFile::at(self.dir.join("log.head"))
-    }
-
     /// What signs its receipts.
     pub(crate) fn receipts(&self) -> ReceiptSigner {
         ReceiptSigner::new(self.signer.verifier().clone(), &self.seed)
@@ -86,13 +83,20 @@ impl Keys {
         let joined = Joined::wait(store).await?;
         let signer = Arc::clone(&self.signer);
         Ok(joined
-            .open(store.clone(), signer, self.receipts(), self.head(), clock)
+            .open(
+                store.clone(),
+                signer,
+                self.receipts(),
+                self.head.clone(),
+                clock,
+            )
             .await?)
     }
 
     async fn sequencer(&self, store: &Store) -> Result<Sequencer, Failed> {
         let signer = Arc::clone(&self.signer);
-        let replica = Replica::open(store.clone(), signer, self.receipts(), self.head()).await?;
+        let replica =
+            Replica::open(store.clone(), signer, self.receipts(), self.head.clone()).await?;
         let epoch = store.take(Uuid::now_v7()).await?;
         let epoch = epoch.ok_or("another gateway writes to the database")?;
         let resumed = Sequencer::resume(replica, epoch, clock).await;
@@ -123,8 +127,8 @@ pub(crate) async fn new_log(dir: &Path, database_url: Option<String>) -> Result<
     Ok(Keys {
         origin,
         signer,
+        head: HeadFile::at(dir.join("log.head")),
         seed,
-        dir: dir.into(),
     })
 }
 

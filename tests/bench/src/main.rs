@@ -8,6 +8,8 @@ mod log;
 mod processes;
 mod reads;
 mod sentinel;
+mod totals;
+mod witness;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -32,6 +34,8 @@ enum Command {
     Reads(reads::Given),
     /// The sentinel's passes over a log that a gateway process serves
     Sentinel(sentinel::Given),
+    /// The totals tree of many wallets
+    Totals(totals::Given),
     /// Answers every request with as many constant bytes: what reads stand beside
     #[command(hide = true)]
     Constant { bytes: usize },
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
             Command::Append(given) => runtime.block_on(append::run(given)),
             Command::Reads(given) => runtime.block_on(reads::run(given)),
             Command::Sentinel(given) => runtime.block_on(sentinel::run(given)),
+            Command::Totals(given) => totals::run(&given),
             Command::Constant { bytes } => runtime.block_on(reads::constant(bytes)),
         });
     match ran {

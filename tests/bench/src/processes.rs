@@ -166,7 +166,9 @@ pub(crate) fn run(command: &mut Command) -> Result<Run, Failed> {
     }
 }
 
-fn high_water(status: &str) -> Option<u64> {
+/// The most memory that a process held resident, in bytes (VmHWM), by its
+/// `/proc/<id>/status`.
+pub(crate) fn high_water(status: &str) -> Option<u64> {
     let text = fs::read_to_string(status).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
