@@ -13,6 +13,7 @@
 //! A served finding counts only after a second fetch past caches. Out of
 //! scope: judging (see [`crate::audit`]), printing (see [`crate::report`]).
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -105,6 +106,25 @@ pub enum SessionError {
     },
 }
 
+/// The key to take: the given one, or the one that the state in `dir` pins.
+///
+/// # Errors
+/// There are both, and they differ.
+pub(crate) fn agreed(
+    given: Option<VerifierKey>,
+    pinned: Option<VerifierKey>,
+    dir: &Path,
+) -> Result<Option<VerifierKey>, SessionError> {
+    match (given, pinned) {
+        (Some(given), Some(pinned)) if given != pinned => Err(SessionError::Key {
+            given: Box::new(given),
+            pinned: Box::new(pinned),
+            dir: dir.display().to_string(),
+        }),
+        (given, pinned) => Ok(given.or(pinned)),
+    }
+}
+
 /// A log under watch: its address, its state, and what is known of it.
 #[derive(Debug)]
 pub struct Session {
@@ -165,12 +185,7 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let (mut key, mut trusted) = (settings.vkey.clone(), Trusted::default());
         if let Some((pinned, stored)) = store.load()? {
-            if let Some(given) = key.filter(|given| *given != pinned) {
-                let dir = store.dir().display().to_string();
-                let (given, pinned) = (Box::new(given), Box::new(pinned));
-                return Err(SessionError::Key { given, pinned, dir });
-            }
-            key = Some(pinned);
+            key = agreed(key, Some(pinned), store.dir())?;
             trusted = stored;
         }
         let earlier = crate::report::kept_before(&store.dir().join("evidence"));

@@ -19,7 +19,7 @@ use crate::chain::Chains;
 use crate::cli::{Cli, Command, Common};
 use crate::fetch::Client;
 use crate::follow::Findings;
-use crate::pass::{Session, SessionError, Settings, served_key, unix_time};
+use crate::pass::{Session, SessionError, Settings, agreed, served_key, unix_time};
 use crate::peers::Board;
 use crate::report::{Evidence, Report, Reported, Story, Verdict};
 use crate::trust::{self, Store};
@@ -82,7 +82,11 @@ pub async fn run(cli: Cli, stop: impl Future<Output = ()>) -> Result<u8, UseErro
         None => return verify(cli, policy, stop).await,
         Some(Command::Witness(args)) => return witness::run::run(common, &args, stop).await,
         Some(Command::Evidence { file }) => evidence(common, &file)?,
-        Some(Command::Wallet { address, newer, log }) => tokio::select! {
+        Some(Command::Wallet {
+            address,
+            newer,
+            log,
+        }) => tokio::select! {
             report = wallet(common, (address, newer), &log, policy.as_ref()) => report?,
             () = stop => return Ok(Verdict::NoVerdict.exit()),
         },
@@ -219,14 +223,7 @@ async fn wallet(
     let client = client(common, log)?;
     let dir = state_dir(common, log)?;
     let pinned = trust::pinned(&dir).map_err(SessionError::from)?;
-    if let (Some(given), Some(pinned)) = (&common.vkey, &pinned)
-        && given != pinned
-    {
-        let dir = dir.display().to_string();
-        let (given, pinned) = (Box::new(given.clone()), Box::new(pinned.clone()));
-        return Err(SessionError::Key { given, pinned, dir }.into());
-    }
-    let key = match common.vkey.clone().or(pinned) {
+    let key = match agreed(common.vkey.clone(), pinned, &dir)? {
         Some(key) => Ok(key),
         None => first_contact(common, &client).await,
     };

@@ -13,7 +13,7 @@ use crate::audit::Signed;
 use crate::cli::Common;
 use crate::fetch::{self, Caches, Client, NoAnswer};
 use crate::follow::Findings;
-use crate::pass::{SessionError, unix_time};
+use crate::pass::{SessionError, agreed, unix_time};
 use crate::quorum;
 use crate::report::{Evidence, Place, Report, Verdict};
 use crate::trust;
@@ -163,14 +163,11 @@ fn known(
     };
     let (pinned, remembered) =
         stored.map_or((None, None), |(key, trusted)| (Some(key), trusted.accepted));
-    if let (Some(given), Some(pinned), Some(dir)) = (&common.vkey, &pinned, dir)
-        && given != pinned
-    {
-        let dir = dir.display().to_string();
-        let (given, pinned) = (Box::new(given.clone()), Box::new(pinned.clone()));
-        return Err(SessionError::Key { given, pinned, dir }.into());
-    }
-    Ok((common.vkey.clone().or(pinned), remembered))
+    let key = match dir {
+        Some(dir) => agreed(common.vkey.clone(), pinned, dir)?,
+        None => common.vkey.clone(),
+    };
+    Ok((key, remembered))
 }
 
 struct Desk<'a> {
