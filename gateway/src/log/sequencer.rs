@@ -784,7 +784,6 @@ mod tests {
                     (13..299, 20),
                     (449..450, 1),
                     (450..450, 9),
-                    (300..200, 9),
                 ] {
                     let all = range.clone();
                     let all = all.filter(|index| holds.is_none_or(|n| owner(*index) == n));

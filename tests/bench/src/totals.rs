@@ -48,23 +48,19 @@ pub(crate) fn run(given: &Given) -> Result<(), Failed> {
     for _ in 0..count {
         log.newcomer()?;
     }
-    let some = |part: u64| move |log: &mut Log| log.calls(count / part);
-    let few = |log: &mut Log| log.calls(1_000);
-    let grows = |log: &mut Log| (0..1_000).try_for_each(|_| log.newcomer());
-    let all = |log: &mut Log| log.everybody();
-    let rows: [(&str, &dyn Fn(&mut Log) -> Result<(), Failed>); 5] = [
-        ("all new", &|_| Ok(())),
-        ("1,000 changed", &few),
-        ("1,000 new", &grows),
-        ("10 % changed", &some(10)),
-        ("all changed", &all),
-    ];
-    for (what, change) in rows {
-        change(&mut log)?;
-        let measured = log.sums_up()?;
-        println!("| {count} | {what} | {measured} |");
+    log.row("all new")?;
+    log.calls(1_000)?;
+    log.row("1,000 changed")?;
+    for _ in 0..1_000 {
+        log.newcomer()?;
     }
-    Ok(())
+    log.row("1,000 new")?;
+    log.calls(count / 10)?;
+    log.row("10 % changed")?;
+    for at in 0..log.wallets.len() {
+        log.call(log.wallets[at])?;
+    }
+    log.row("all changed")
 }
 
 /// A ledger, fed as the sequencer feeds it.
@@ -94,14 +90,12 @@ impl Log {
         Ok(())
     }
 
-    fn everybody(&mut self) -> Result<(), Failed> {
-        for at in 0..self.wallets.len() {
-            self.call(self.wallets[at])?;
-        }
-        Ok(())
-    }
-
     fn call(&mut self, wallet: Address) -> Result<(), Failed> {
+        let counts = Counts {
+            input: Some(1 + self.random.below(4_000) as u32),
+            output: Some(1 + self.random.below(900) as u32),
+            ..Counts::NONE
+        };
         self.add(&Body::Usage(Usage {
             receipt: Hash::EMPTY_ROOT,
             key_id: None,
@@ -109,11 +103,7 @@ impl Log {
             source: Source::Proxy,
             provider: Name::new("openai").expect("a name"),
             model: None,
-            counts: Counts {
-                input: Some(1 + self.random.below(4_000) as u32),
-                output: Some(1 + self.random.below(900) as u32),
-                ..Counts::NONE
-            },
+            counts,
             outcome: Outcome::Complete,
             inconsistent: false,
             response: None,
@@ -125,6 +115,12 @@ impl Log {
         let index = Index::new(size).ok_or("too many entries")?;
         let time = Time::from_secs(1_760_000_000 + size / 1_000).ok_or("too late")?;
         Ok(self.ledger.add(index, time, &[], Some(body))?)
+    }
+
+    fn row(&mut self, what: &str) -> Result<(), Failed> {
+        let measured = self.sums_up()?;
+        println!("| {} | {what} | {measured} |", self.wallets.len());
+        Ok(())
     }
 
     /// Sums up as the sequencer does; cells of a row.
