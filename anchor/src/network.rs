@@ -7,6 +7,7 @@ use alloy_sol_types::SolInterface as _;
 use protocol::anchor::{ChainLog, DEPLOYER};
 use protocol::hash::Hash;
 use protocol::index::TreeSize;
+use protocol::network::{NETWORKS, Network as Known};
 
 use crate::contract::TallystickAnchor::{
     TallystickAnchorErrors as Refusal, countCall, forkedCall, latestCall, retiredCall,
@@ -17,17 +18,6 @@ use crate::rpc::{Call, Rpc, RpcError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(u64);
 
-/// Name, id, explorer.
-const KNOWN: [(&str, u64, &str); 7] = [
-    ("ethereum", 1, "https://etherscan.io"),
-    ("op", 10, "https://optimistic.etherscan.io"),
-    ("base", 8453, "https://basescan.org"),
-    ("arbitrum", 42161, "https://arbiscan.io"),
-    ("base-sepolia", 84532, "https://sepolia.basescan.org"),
-    ("sepolia", 11_155_111, "https://sepolia.etherscan.io"),
-    ("anvil", 31337, ""),
-];
-
 impl Network {
     /// The id.
     pub fn id(self) -> u64 {
@@ -37,10 +27,8 @@ impl Network {
     /// Where an explorer shows something, such as `address/0x..` or `tx/0x..`,
     /// if one is known.
     pub fn explorer(self, path: &str) -> Option<String> {
-        let known = KNOWN.iter().find(|(_, id, _)| *id == self.0);
-        known
-            .filter(|(.., explorer)| !explorer.is_empty())
-            .map(|(.., explorer)| format!("{explorer}/{path}"))
+        let explorer = Known::of(self.0)?.explorer?;
+        Some(format!("{explorer}/{path}"))
     }
 }
 
@@ -48,10 +36,11 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = KNOWN.iter().find(|(name, ..)| *name == text);
-        let id = known.map(|(_, id, _)| *id).or_else(|| text.parse().ok());
+        let known = NETWORKS.iter().find(|known| known.name == text);
+        let id = known.map(|known| known.id).or_else(|| text.parse().ok());
         id.map(Self).ok_or_else(|| {
-            let names = KNOWN.map(|(name, ..)| name).join(", ");
+            let names: Vec<_> = NETWORKS.iter().map(|known| known.name).collect();
+            let names = names.join(", ");
             format!("{text:?} is no chain, expected its id or one of {names}")
         })
     }

@@ -34,6 +34,9 @@ const RESTED: Duration = Duration::from_secs(60);
 /// Requests for events in one look.
 const REQUESTS: u32 = 16;
 
+/// Anchors that are stored at once: the log is written on the same connection.
+const STORED: usize = 64;
+
 /// Blocks that are asked for at once: at first, and at the most.
 const BLOCKS: u64 = 1_024;
 const MOST_BLOCKS: u64 = 1 << 22;
@@ -308,8 +311,8 @@ impl Watch {
         let found = self.find(contract, (count, newest, finalized), rows).await;
         let news = finals(rows).filter(|row| !before.contains(&row.index));
         let news: Vec<_> = news.map(|row| row.stored(id)).collect();
-        if !news.is_empty() {
-            self.asking.store.keep_anchors(&news).await?;
+        for part in news.chunks(STORED) {
+            self.asking.store.keep_anchors(part).await?;
         }
         found
     }
