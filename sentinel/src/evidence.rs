@@ -20,7 +20,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::answer::{self, Pubkey, Wallet};
-use crate::audit::{self, Before, Claim, Class, Finding, Held, Item, Signed, Unopened};
+use crate::audit::{self, Before, Claim, Class, Finding, Held, Item, Prefix, Signed, Unopened};
+use crate::chain::contract::Statement;
 use crate::light::{self, Refused};
 use crate::rebuild;
 use crate::receipt::Unverified;
@@ -201,6 +202,18 @@ impl File {
             | Claim::TotalsFalse
             | Claim::TotalsOverdue
             | Claim::AnchorInvalid => self.after_others(claim, key)?,
+            Claim::AnchorDiffers if self.material.contains_key("statement") => {
+                self.anchor_differs(key)?
+            }
+            Claim::AnchorForked if self.material.contains_key("statements") => {
+                self.anchor_forked(key)?
+            }
+            Claim::AnchorDiffers
+            | Claim::AnchorForked
+            | Claim::AnchorWithheld
+            | Claim::AnchorOverdue
+            | Claim::AnchorHistory
+            | Claim::AnchorContract => Some(self.on_chain(claim)?),
             Claim::WalletProof => self.wallet_proof(key)?,
             Claim::AggregateStats
             | Claim::AggregateModels
@@ -324,6 +337,51 @@ impl File {
         };
         let rebuilt: Vec<Hash> = rebuilt.iter().map(|h| Hash::from_bytes(*h)).collect();
         Ok(audit::tile(tile, &self.base64("served")?, &rebuilt))
+    }
+
+    fn anchor_differs(&self, key: &VerifierKey) -> Result<Option<Finding>, String> {
+        let [first] = &self.entries(key)?[..] else {
+            return Err("expected 1 entry".into());
+        };
+        let statement = Statement::read(self.member("statement")?);
+        let prefix = Prefix {
+            newest: &self.checkpoint("checkpoint", key)?,
+            root: self.hash("prefix_root")?,
+            proof: &self.hashes("proof")?,
+        };
+        let statement = statement.ok_or("statement is none")?;
+        Ok(audit::anchor_differs(
+            &first.item(),
+            &statement,
+            prefix,
+            key,
+        ))
+    }
+
+    fn anchor_forked(&self, key: &VerifierKey) -> Result<Option<Finding>, String> {
+        let [first] = &self.entries(key)?[..] else {
+            return Err("expected 1 entry".into());
+        };
+        let statements = self.list("statements")?.iter().map(Statement::read);
+        let statements: Option<Vec<_>> = statements.collect();
+        let Some([one, other]) = statements.as_deref() else {
+            return Err("expected 2 statements".into());
+        };
+        Ok(audit::anchor_forked(&first.item(), [one, other], key))
+    }
+
+    /// What a chain says, anyone can ask it: the file's word is passed on.
+    fn on_chain(&self, claim: Claim) -> Result<Finding, String> {
+        let contract = self.member("chain")?["contract"].as_str();
+        let contract = contract.and_then(Address::from_canonical);
+        contract.ok_or("chain names no contract")?;
+        Ok(Finding {
+            claim,
+            class: Class::Served,
+            index: None,
+            message: self.message.clone(),
+            material: self.material.clone(),
+        })
     }
 
     /// What is wrong with a wallet's proof by itself; what only other answers
