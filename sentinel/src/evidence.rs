@@ -518,6 +518,8 @@ fn hash(value: &Value) -> Option<Hash> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::fake::{evm_key, statement};
+    use protocol::anchor::ChainLog;
     use protocol::checkpoint::Checkpoint;
     use protocol::entry::Body;
     use protocol::index::{Time, TreeSize};
@@ -617,6 +619,148 @@ mod tests {
 
     const PROVEN: Option<Class> = Some(Class::Proven);
     const SERVED: Option<Class> = Some(Class::Served);
+
+    #[test]
+    fn anchors_against_the_log() {
+        let first = |seed| {
+            let log = protocol::entry::Log {
+                key: ours(),
+                rules: protocol::entry::RULES,
+                totals_interval: 600,
+                publish_max: 10,
+                evm_key: evm_key(seed),
+            };
+            Body::Log(log).encode(Time::from_secs(5).expect("small"))
+        };
+        let log = ChainLog::new(&ours(), evm_key(1));
+        let (zero, a, b) = (rebuild::leaf_hash(&first(1)), hash_of(1), hash_of(2));
+        let root = rebuild::node_hash(&zero, &a);
+        let says = |seed, size, root| statement(seed, &log, (size, root, 7)).json();
+        let differs = |entry: Value, statement: Value, prefix: Hash, proof: &[Hash]| {
+            let proof: Vec<String> = proof.iter().map(|h| h.to_base64()).collect();
+            json!({
+                "entries": [entry], "statement": statement, "checkpoint": checkpoint(2, root),
+                "prefix_root": prefix.to_base64(), "proof": proof,
+            })
+        };
+        let genuine = || item(0, &first(1), 1);
+        let forked = |entry: Value, one: Value, other: Value| json!({ "entries": [entry], "statements": [one, other] });
+        let mut bent = says(1, 1, b);
+        bent["time"] = 8.into();
+        let there = |contract: &str| json!({ "chain": { "contract": contract } });
+        let contract = log.contract().to_string();
+        let mut cases = vec![
+            (
+                "anchor_differs",
+                "another beginning",
+                PROVEN,
+                differs(genuine(), says(1, 1, b), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "another whole",
+                PROVEN,
+                differs(genuine(), says(1, 2, b), root, &[]),
+            ),
+            (
+                "anchor_differs",
+                "a forged entry 0",
+                SERVED,
+                differs(item(0, &first(1), 2), says(1, 1, b), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "another signer",
+                SERVED,
+                differs(genuine(), says(2, 1, b), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "another EVM key",
+                SERVED,
+                differs(item(0, &first(2), 1), says(1, 1, b), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "another time",
+                SERVED,
+                differs(genuine(), bent, zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "the same root",
+                None,
+                differs(genuine(), says(1, 1, zero), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "no proof",
+                None,
+                differs(genuine(), says(1, 1, b), zero, &[]),
+            ),
+            (
+                "anchor_differs",
+                "another proof",
+                None,
+                differs(genuine(), says(1, 1, b), a, &[b]),
+            ),
+            (
+                "anchor_differs",
+                "another entry",
+                None,
+                differs(item(1, &first(1), 1), says(1, 1, b), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "no statement",
+                None,
+                differs(genuine(), json!({ "size": 1 }), zero, &[a]),
+            ),
+            (
+                "anchor_forked",
+                "two roots",
+                PROVEN,
+                forked(genuine(), says(1, 5, a), says(1, 5, b)),
+            ),
+            (
+                "anchor_forked",
+                "one root",
+                None,
+                forked(genuine(), says(1, 5, a), says(1, 5, a)),
+            ),
+            (
+                "anchor_forked",
+                "two sizes",
+                None,
+                forked(genuine(), says(1, 5, a), says(1, 6, b)),
+            ),
+            (
+                "anchor_forked",
+                "another signer",
+                None,
+                forked(genuine(), says(1, 5, a), says(2, 5, b)),
+            ),
+            (
+                "anchor_forked",
+                "a forged entry 0",
+                None,
+                forked(item(0, &first(1), 2), says(1, 5, a), says(1, 5, b)),
+            ),
+        ];
+        for claim in [
+            "anchor_differs",
+            "anchor_forked",
+            "anchor_withheld",
+            "anchor_overdue",
+            "anchor_history",
+            "anchor_contract",
+        ] {
+            cases.push((claim, "what a chain says", SERVED, there(&contract)));
+            cases.push((claim, "no contract", None, there("here")));
+            cases.push((claim, "nothing", None, json!({})));
+        }
+        check(cases);
+    }
 
     #[test]
     fn checkpoints_against_each_other() {

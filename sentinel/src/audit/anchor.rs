@@ -253,3 +253,83 @@ pub fn anchor_overdue(
         there.finding(Claim::AnchorOverdue, &what, material)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::fixtures::*;
+
+    fn there(time: u64) -> Where {
+        Where {
+            chain_id: 8_453,
+            contract: Address::from_bytes([7; 20]),
+            block: Block {
+                number: 12,
+                hash: hash(3),
+                time,
+            },
+        }
+    }
+
+    fn anchor(size: u64, root: Hash) -> Anchor {
+        Anchor {
+            index: 1,
+            size,
+            root,
+            time: 5,
+            block_time: 6,
+        }
+    }
+
+    #[test]
+    fn what_is_anchored_is_shown() {
+        let emitted = Emitted {
+            block: 9,
+            transaction: hash(8),
+        };
+        for (size, expected) in [
+            (4, None),
+            (5, None),
+            (6, Some((Claim::AnchorWithheld, Class::Served))),
+        ] {
+            let anchor = anchor(size, hash(1));
+            let found = anchor_withheld(&there(7), (&anchor, &emitted), &signed(5, hash(1)), 15);
+            assert_eq!(claim(found), expected, "{size}");
+        }
+    }
+
+    #[test]
+    fn history_stays_as_it_was() {
+        let before = anchor(5, hash(1));
+        let changed = Some((Claim::AnchorHistory, Class::Served));
+        for (now, expected) in [
+            (Some(before), None),
+            (Some(anchor(5, hash(2))), changed),
+            (Some(anchor(6, hash(1))), changed),
+            (None, changed),
+        ] {
+            let found = claim(anchor_history(&there(7), &before, now.as_ref()));
+            assert_eq!(found, expected, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_may_wait_for_two_intervals() {
+        let waiting = Waiting {
+            index: 3,
+            since: 100,
+        };
+        for (time, interval, late) in [
+            (300, 100, false),
+            (301, 100, true),
+            (50, 100, false),
+            (u64::MAX, u64::MAX, false),
+        ] {
+            let found = anchor_overdue(&there(time), (0, 0), &waiting, interval);
+            assert_eq!(found.is_some(), late, "{time}");
+            let message = found.map(|finding| finding.message).unwrap_or_default();
+            let says = "on Base (chain 8453): no anchor covers entry 3,";
+            assert_eq!(message.contains(says), late, "{message}");
+        }
+    }
+}

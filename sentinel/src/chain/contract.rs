@@ -618,27 +618,13 @@ impl Anchored {
 mod tests {
     use super::*;
     use crate::chain::fake::Ledger;
-    use k256::ecdsa::SigningKey;
+    use crate::chain::fake::{evm_key, statement};
     use protocol::key::{Origin, Signer};
-
-    fn purse(seed: u8) -> SigningKey {
-        SigningKey::from_slice(&[seed; 32]).expect("a secret")
-    }
-
-    fn sign(seed: u8, digest: [u8; 32]) -> [u8; 65] {
-        let signed = purse(seed).sign_prehash_recoverable(&digest);
-        let (signature, recovery) = signed.expect("a digest");
-        let mut bytes = [0; 65];
-        bytes[..64].copy_from_slice(&signature.to_bytes());
-        bytes[64] = 27 + recovery.to_byte();
-        bytes
-    }
 
     /// The log of a key, with the EVM key of `seed`.
     fn log(key: u8, seed: u8) -> ChainLog {
         let signer = Signer::new(Origin::parse("a.b").expect("valid"), &[key; 32]);
-        let evm_key = recover([1; 32], &sign(seed, [1; 32])).expect("own signature");
-        ChainLog::new(signer.verifier(), evm_key)
+        ChainLog::new(signer.verifier(), evm_key(seed))
     }
 
     fn ledger(blocks: &[u64]) -> Ledger {
@@ -869,17 +855,8 @@ mod tests {
     fn statements_are_found_in_whatever_carries_them() {
         let ours = log(1, 1);
         let (root, other) = (Hash::of(b"root"), Hash::of(b"other"));
-        let of = |root: Hash, time: u64, seed| {
-            let size = TreeSize::new(9).expect("small");
-            let digest = ours.checkpoint_digest(size, root, Time::from_secs(time).expect("small"));
-            Statement {
-                size: 9,
-                root,
-                time,
-                signature: sign(seed, digest),
-            }
-        };
-        let (one, two) = (of(root, 7, 1), of(other, 8, 1));
+        let one = statement(1, &ours, (9, root, 7));
+        let two = statement(1, &ours, (9, other, 8));
         assert_eq!(Statement::read(&one.json()), Some(one));
         let input = [&[27; 70][..], &one.signature, &[28; 9]].concat();
         let said = (9, root, 7);

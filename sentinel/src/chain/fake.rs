@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k256::ecdsa::SigningKey;
+use protocol::anchor::ChainLog;
+use protocol::consent::recover;
 use protocol::hash::Hash;
+use protocol::index::{Time, TreeSize};
 use protocol::name::Address;
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -11,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::abi;
-use super::contract::{Anchor, Emitted};
+use super::contract::{Anchor, Emitted, Statement};
 use super::node::Node;
 
 /// An answer.
@@ -108,6 +112,37 @@ async fn serve(
     stream.write_all(head.as_bytes()).await.ok()?;
     stream.write_all(&body).await.ok()?;
     stream.shutdown().await.ok()
+}
+
+/// The signature of the EVM key of `seed`.
+fn sign(seed: u8, digest: [u8; 32]) -> [u8; 65] {
+    let key = SigningKey::from_slice(&[seed; 32]).expect("a secret");
+    let (signature, recovery) = key.sign_prehash_recoverable(&digest).expect("a digest");
+    let mut bytes = [0; 65];
+    bytes[..64].copy_from_slice(&signature.to_bytes());
+    bytes[64] = 27 + recovery.to_byte();
+    bytes
+}
+
+/// The address of the EVM key of `seed`.
+pub(crate) fn evm_key(seed: u8) -> Address {
+    recover([1; 32], &sign(seed, [1; 32])).expect("own signature")
+}
+
+/// What the EVM key of `seed` signs of `log`.
+pub(crate) fn statement(
+    seed: u8,
+    log: &ChainLog,
+    (size, root, time): (u64, Hash, u64),
+) -> Statement {
+    let entries = TreeSize::new(size).expect("small");
+    let digest = log.checkpoint_digest(entries, root, Time::from_secs(time).expect("small"));
+    Statement {
+        size,
+        root,
+        time,
+        signature: sign(seed, digest),
+    }
 }
 
 /// A chain with a block every two seconds, and one contract.
