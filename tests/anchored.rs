@@ -430,17 +430,20 @@ fn nodes_that_disagree_lie_lag_or_are_away_are_no_verdict_on_a_verified_log() {
         "eth_getCode" => answer["result"] = "0x".into(),
         _ => {}
     });
-    let both = scene.asking(&[scene.anvil.url(), elsewhere.url()]);
-    let pass = scene.sees("another chain", &both, &Sees::Verified);
-    assert_eq!(
-        pass.report["anchors"].as_array().map(Vec::len),
-        Some(1),
-        "{pass}"
-    );
     let contract = scene.contract.to_string();
-    let named = both.with(&["--contract", &contract]);
-    let pass = scene.sees("named there", &named, &Sees::NoVerdict);
-    let expected = format!("chain 5: there is no contract at {contract}");
+    for arguments in [&[][..], &["--contract", &contract]] {
+        let both = scene
+            .asking(&[scene.anvil.url(), elsewhere.url()])
+            .with(arguments);
+        let pass = scene.sees("another chain", &both, &Sees::Verified);
+        let counts = |at: usize| pass.report["anchors"][at]["count"].clone();
+        assert_eq!([counts(0), counts(1)], [json!(0), json!(2)], "{pass}");
+    }
+    let named = scene
+        .asking(&[elsewhere.url()])
+        .with(&["--contract", &contract]);
+    let pass = scene.sees("named there alone", &named, &Sees::NoVerdict);
+    let expected = format!("nothing is anchored in the contract {contract}");
     assert!(pass.to_string().contains(&expected), "{pass}");
     let away = scene.asking(&["http://127.0.0.1:9/secret"]);
     let pass = scene.sees("away", &away, &Sees::NoVerdict);

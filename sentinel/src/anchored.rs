@@ -73,6 +73,17 @@ pub struct Anchored {
 }
 
 impl Anchored {
+    /// On a chain where nothing is anchored.
+    pub fn nowhere(chain_id: u64, contract: Address) -> Self {
+        Self {
+            chain_id,
+            contract,
+            count: 0,
+            retired: false,
+            anchor: None,
+        }
+    }
+
     /// The machine's form.
     pub fn json(&self) -> Value {
         let transaction = self.anchor.map(|(_, emitted)| emitted.transaction);
@@ -197,14 +208,19 @@ pub async fn open(
     let contract = Contract::new(panel.clone(), address, block);
     match contract.whose(&first.log).await? {
         Whose::Ours => Ok(Opened::Ours(contract)),
-        Whose::Nobody if given.is_some() => Err(Unsettled::NoVerdict(format!(
-            "chain {}: there is no contract at {address}, as of final block {}",
-            panel.chain_id(),
-            block.number
-        ))),
         Whose::Nobody => Ok(Opened::Nothing(Some(block))),
         Whose::Foreign(why) => Err(audit::anchor_contract(&place(&contract), &why).into()),
     }
+}
+
+/// Why there is no verdict where the contract that the user names is on no
+/// chain that was asked.
+pub fn unknown(given: Option<Address>, found: &[Anchored], silent: &[String]) -> Option<String> {
+    let nowhere = silent.is_empty() && found.iter().all(|on| on.count == 0);
+    let given = given.filter(|_| nowhere)?;
+    Some(format!(
+        "nothing is anchored in the contract {given} on the chains that were asked"
+    ))
 }
 
 /// Where a contract stands.
@@ -358,10 +374,14 @@ impl Asker<'_> {
         };
         for panel in &panels {
             match self.cover_on(panel, &first, signed, index).await {
-                Ok(anchored) => cover.anchored.extend(anchored),
+                Ok(anchored) => cover.anchored.push(anchored),
                 Err(Unsettled::NoVerdict(why)) => cover.silent.push(why),
                 Err(Unsettled::Misbehaviour(finding)) => cover.findings.push(*finding),
             }
+        }
+        if cover.findings.is_empty() {
+            let unknown = unknown(self.contract, &cover.anchored, &cover.silent);
+            cover.silent.extend(unknown);
         }
         cover
     }
@@ -372,9 +392,10 @@ impl Asker<'_> {
         first: &First,
         signed: &Signed,
         index: u64,
-    ) -> Result<Option<Anchored>, Unsettled> {
+    ) -> Result<Anchored, Unsettled> {
         let Opened::Ours(contract) = open(panel, first, self.contract, false).await? else {
-            return Ok(None);
+            let contract = self.contract.unwrap_or_else(|| first.log.contract());
+            return Ok(Anchored::nowhere(panel.chain_id(), contract));
         };
         let count = contract.count().await?;
         if contract.forked().await? {
@@ -389,7 +410,7 @@ impl Asker<'_> {
             anchor: None,
         };
         let Some(anchor) = contract.first_covering(index, count).await? else {
-            return Ok(Some(anchored));
+            return Ok(anchored);
         };
         let emitted = contract.locate(&anchor).await?;
         let newest = self.newest(&contract, (&anchor, &emitted), signed).await?;
@@ -407,7 +428,7 @@ impl Asker<'_> {
             return Err(wrong.await?.into());
         }
         anchored.anchor = Some((anchor, emitted));
-        Ok(Some(anchored))
+        Ok(anchored)
     }
 
     /// A checkpoint over as much as is anchored, which goes on from `signed`.

@@ -242,7 +242,7 @@ impl Ledger {
         let words: Vec<[u8; 32]> = match abi::hex(selector).as_str() {
             "0x06661abd" => vec![abi::word(self.anchors.len() as u64)],
             "0x16994960" => {
-                let index = argument.try_into().ok().and_then(|word| abi::number(word));
+                let index = argument.try_into().ok().and_then(abi::number);
                 let index = usize::try_from(index.expect("a word")).expect("small");
                 let Some(anchor) = self.anchors.get(index) else {
                     return Reply::Error(3, "execution reverted".into());

@@ -51,24 +51,24 @@ impl Session {
         let mut silent: Vec<String> = silent.iter().map(ToString::to_string).collect();
         for panel in &panels {
             match self.on_chain(key, panel).await {
-                Ok(anchored) => self.anchored.extend(anchored),
+                Ok(anchored) => self.anchored.push(anchored),
                 Err(Stop::NoVerdict(why)) => silent.push(why),
                 Err(Stop::Misbehaviour(more)) => findings.append(more),
             }
         }
         self.unwatched
             .retain(|id| panels.iter().all(|panel| panel.chain_id() != *id));
+        if findings.is_empty() {
+            let unknown = anchored::unknown(self.settings.contract, &self.anchored, &silent);
+            silent.extend(unknown);
+        }
         if silent.is_empty() {
             return Ok(());
         }
         Err(Stop::NoVerdict(silent.join("; ")))
     }
 
-    async fn on_chain(
-        &mut self,
-        key: &VerifierKey,
-        panel: &Panel,
-    ) -> Result<Option<Anchored>, Stop> {
+    async fn on_chain(&mut self, key: &VerifierKey, panel: &Panel) -> Result<Anchored, Stop> {
         let first = First::fetch(&self.client, key, self.size()).await;
         let first = first.map_err(Stop::NoVerdict)?;
         let accounts = self.trusted.as_ref().map(|trusted| &trusted.accounts);
@@ -82,7 +82,8 @@ impl Session {
             Opened::Ours(contract) => contract,
             Opened::Nothing(block) => {
                 self.missing(key, panel, &first, named.zip(block)).await?;
-                return Ok(None);
+                let contract = given.unwrap_or_else(|| first.log().contract());
+                return Ok(Anchored::nowhere(panel.chain_id(), contract));
             }
         };
         let count = contract.count().await?;
@@ -110,13 +111,13 @@ impl Session {
         if looked_for {
             self.in_time(key, &contract, (&seen, named)).await?;
         }
-        Ok(Some(Anchored {
+        Ok(Anchored {
             chain_id: panel.chain_id(),
             contract: contract.address(),
             count,
             retired: contract.retired().await?,
             anchor: seen.newest,
-        }))
+        })
     }
 
     /// There is no contract, as of the block; the entry `named` says that
