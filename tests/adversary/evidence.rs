@@ -658,8 +658,9 @@ const LOG: [&str; 6] = [
     "publish_max",
     "evm_key",
 ];
+const ANCHOR: [&str; 2] = ["chain_id", "contract"];
 const COUNTS: [&str; 5] = ["input", "cache_read", "cache_write", "output", "reasoning"];
-const SETTINGS: [&str; 3] = ["rules", "totals_interval", "publish_max"];
+const SETTINGS: [&str; 4] = ["rules", "totals_interval", "publish_max", "chain_id"];
 
 /// What a reader takes from an entry: all of a canonical one of a known kind,
 /// the head of one of another kind. `None`: the entry is malformed.
@@ -685,7 +686,7 @@ fn understood(entry: &[u8]) -> Option<Value> {
             .bytes()
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
     let ends = rest == "}" || rest.starts_with(',') && rest.ends_with('}');
-    let unknown = version != 1 || !["log", "usage"].contains(&kind);
+    let unknown = version != 1 || !["log", "usage", "anchor"].contains(&kind);
     (named && ends && unknown).then(|| json!({"v": version, "kind": kind, "time": time}))
 }
 
@@ -697,6 +698,7 @@ fn canonical(entry: &[u8]) -> Option<Value> {
     let fields: &[&str] = match (value["v"].as_u64()?, value["kind"].as_str()?) {
         (1, "usage") => &USAGE,
         (1, "log") => &LOG,
+        (1, "anchor") => &ANCHOR,
         _ => return None,
     };
     let (kind, time) = (
@@ -724,6 +726,7 @@ fn canonical(entry: &[u8]) -> Option<Value> {
             LOG.iter().all(|name| value.get(name).is_some())
                 && named.is_some_and(|key| value["origin"] == key.origin)
         }
+        "anchor" => value["chain_id"] != 0 && ANCHOR.iter().all(|name| value.get(name).is_some()),
         _ => sound_usage(&value),
     };
     (written.as_bytes() == entry && sound).then_some(value)
@@ -736,7 +739,7 @@ fn holds_text(name: &str, text: &str) -> bool {
     };
     match name {
         "receipt" | "key_id" | "response" => hex(text, 64),
-        "wallet" | "evm_key" => text
+        "wallet" | "evm_key" | "contract" => text
             .strip_prefix("0x")
             .is_some_and(|digits| hex(digits, 40)),
         "link" => ["claimed", "bound"].contains(&text),
