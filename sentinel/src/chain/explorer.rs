@@ -2,28 +2,19 @@
 
 use protocol::hash::Hash;
 use protocol::name::Address;
+use protocol::network::Network;
 
-/// Id, name, explorer.
-const KNOWN: [(u64, &str, &str); 6] = [
-    (1, "Ethereum", "https://etherscan.io"),
-    (10, "OP Mainnet", "https://optimistic.etherscan.io"),
-    (8_453, "Base", "https://basescan.org"),
-    (42_161, "Arbitrum One", "https://arbiscan.io"),
-    (84_532, "Base Sepolia", "https://sepolia.basescan.org"),
-    (11_155_111, "Sepolia", "https://sepolia.etherscan.io"),
-];
-
-/// A chain's name with its id.
+/// A chain's name, if it has one, with its id.
 pub fn name(chain_id: u64) -> String {
-    match KNOWN.iter().find(|(id, ..)| *id == chain_id) {
-        Some((id, name, _)) => format!("{name} (chain {id})"),
+    match Network::of(chain_id) {
+        Some(network) => format!("{} (chain {chain_id})", network.title),
         None => format!("chain {chain_id}"),
     }
 }
 
 /// Where a transaction or, without one, a contract is shown, if that is known.
 pub fn link(chain_id: u64, contract: Address, transaction: Option<Hash>) -> Option<String> {
-    let (.., explorer) = KNOWN.iter().find(|(id, ..)| *id == chain_id)?;
+    let explorer = Network::of(chain_id)?.explorer?;
     Some(match transaction {
         Some(transaction) => format!("{explorer}/tx/0x{transaction}"),
         None => format!("{explorer}/address/{contract}"),
