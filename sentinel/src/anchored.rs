@@ -111,7 +111,12 @@ impl Anchored {
             ""
         };
         let Some((anchor, emitted)) = self.anchor else {
-            return format!("not anchored yet on {chain}, in contract {contract}{ended}");
+            return match self.count {
+                0 => format!("not anchored yet on {chain}, in contract {contract}{ended}"),
+                count => format!(
+                    "not covered yet on {chain}, by {count} anchors in contract {contract}{ended}"
+                ),
+            };
         };
         let shown = explorer::link(self.chain_id, contract, Some(emitted.transaction));
         let shown = shown.map_or(String::new(), |link| format!("\n  {link}"));
@@ -508,8 +513,14 @@ mod tests {
         );
         assert_eq!(here.json()["link"], Value::Null);
         let none = on(1, None, false);
-        let text = format!("not anchored yet on Ethereum (chain 1), in contract {contract}");
+        let text =
+            format!("not covered yet on Ethereum (chain 1), by 12 anchors in contract {contract}");
         assert_eq!(none.text(), text);
+        let nowhere = Anchored::nowhere(1, contract).text();
+        assert_eq!(
+            nowhere,
+            format!("not anchored yet on Ethereum (chain 1), in contract {contract}")
+        );
         assert_eq!(
             none.json()["link"],
             format!("https://etherscan.io/address/{contract}")

@@ -15,7 +15,7 @@ use crate::anchored::seen::{self, Seen};
 use crate::anchored::{self, Anchored, First, Opened, Unsettled, open};
 use crate::audit::{self, Item, Prefix, Waiting, Where};
 use crate::chain::contract::{Anchor, Contract, Emitted};
-use crate::chain::panel::{Block, Panel};
+use crate::chain::panel::{Block, Panel, Silence};
 use crate::contrast;
 use crate::fetch::Caches;
 use crate::follow::{Findings, RawBundle};
@@ -33,8 +33,8 @@ impl From<Unsettled> for Stop {
     }
 }
 
-impl From<crate::chain::panel::Silence> for Stop {
-    fn from(silence: crate::chain::panel::Silence) -> Self {
+impl From<Silence> for Stop {
+    fn from(silence: Silence) -> Self {
         Self::NoVerdict(silence.to_string())
     }
 }
@@ -73,7 +73,8 @@ impl Session {
         let first = first.map_err(Stop::NoVerdict)?;
         let accounts = self.trusted.as_ref().map(|trusted| &trusted.accounts);
         let named = accounts.and_then(|a| a.anchored().get(&panel.chain_id()).copied());
-        if accounts.and_then(|a| a.contract()) != Some(first.log().contract()) {
+        let verified = accounts.and_then(|a| a.contract());
+        if verified.is_some_and(|verified| verified != first.log().contract()) {
             let why = "the log serves another entry 0 than the one that was verified";
             return Err(Stop::NoVerdict(why.into()));
         }
