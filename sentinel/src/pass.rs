@@ -9,7 +9,7 @@
 //! 6. aggregates of users and wallets whom only the entries named are compared,
 //!    and chains asked about contract wallets, if chains are known;
 //! 7. what peers were shown is compared with it, and its quorum is required;
-//! 8. what chains keep is compared with it (see [`anchors`]).
+//! 8. what chains keep is compared with it (`pass/anchors.rs`).
 //!
 //! A served finding counts only after a second fetch past caches. Out of
 //! scope: judging (see [`crate::audit`]), printing (see [`crate::report`]).
