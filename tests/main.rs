@@ -1,6 +1,7 @@
 //! Whole-system tests: one binary, a module for each subject.
 
 mod adversary;
+mod anchored;
 mod anchors;
 mod anvil;
 mod architecture;

@@ -137,11 +137,13 @@ pub struct Common {
     #[arg(long, global = true, env = "TALLY_SENTINEL_QUIET")]
     pub quiet: bool,
 
-    /// A node of a chain, asked about contract wallets.
+    /// Nodes of chains.
     #[arg(
-        help = "JSON-RPC address of a node, asked whether contract wallets accept the signatures \
-                of their bindings (EIP-1271). Several, of a chain each: separated by commas. \
-                Without one such signatures are said not to be checked"
+        help = "JSON-RPC address of a node of a chain: compares what the log's contract there \
+                keeps with the log, and asks contract wallets about the signatures of their \
+                bindings (EIP-1271). May be given several times, or separated by commas: nodes \
+                are taken by the chain that they say they are of, and all of one chain must agree. \
+                Silence and disagreement are no verdict (exit code 3)"
     )]
     #[arg(
         long,
@@ -151,6 +153,30 @@ pub struct Common {
     )]
     #[arg(value_delimiter = ',', hide_env_values = true)]
     pub rpc_url: Vec<Url>,
+
+    /// The log's contract.
+    #[arg(
+        help = "The log's contract, the same on each chain [default: the address that follows \
+                from entry 0]. With it, a log that was begun anew under another EVM key is caught"
+    )]
+    #[arg(
+        long,
+        global = true,
+        env = "TALLY_SENTINEL_CONTRACT",
+        value_name = "ADDRESS"
+    )]
+    #[arg(value_parser = address, requires = "rpc_url")]
+    pub contract: Option<Address>,
+
+    /// How often an anchor is expected where there are new calls: 10m, 1h
+    #[arg(
+        long,
+        global = true,
+        env = "TALLY_SENTINEL_ANCHOR_INTERVAL",
+        value_name = "TIME"
+    )]
+    #[arg(default_value = "1h", value_parser = duration)]
+    pub anchor_interval: Duration,
 
     /// The longest wait for one answer; what fails is tried three times
     #[arg(
@@ -184,7 +210,7 @@ pub enum Command {
     /// receipt is genuine and kept; 1 the log breaks its promise, or answers this call with another
     /// call's record; 2 not a receipt file; 3 no verdict: the log gave no complete answer, the file's
     /// signature, content or proof is wrong, which proves nothing about the log, or it is not yet
-    /// witnessed.
+    /// witnessed. With --rpc-url and the log's address it says by which anchor the entry is covered.
     Receipt {
         /// The receipt file, its address (LOG/api/receipts/ID), or its id
         #[arg(value_name = "FILE|URL|ID", value_parser = Source::parse)]
@@ -223,6 +249,9 @@ pub enum Command {
     ///
     /// Exit codes: 0 the total is the log's; 1 the log misbehaves; 2 wrong use; 3 no verdict: no
     /// complete answer, no totals yet, or a log that a newer sentinel is needed for.
+    ///
+    /// With --rpc-url it says by which anchor of the log's contract the totals are covered, having
+    /// verified that the checkpoint goes on from the anchored root.
     Wallet {
         /// The wallet's address
         #[arg(help = "The wallet's address: 0x and 40 hex digits, in any case, or checksummed")]
@@ -400,6 +429,26 @@ mod tests {
             &["sentinel", "wallet", WALLET, "http://a.b"],
             &[
                 "sentinel",
+                "http://a.b",
+                "--rpc-url",
+                "http://c.d",
+                "--rpc-url",
+                "http://e.f",
+                "--contract",
+                WALLET,
+                "--anchor-interval",
+                "10m",
+            ],
+            &[
+                "sentinel",
+                "wallet",
+                WALLET,
+                "http://a.b",
+                "--rpc-url",
+                "http://c.d",
+            ],
+            &[
+                "sentinel",
                 "wallet",
                 "0x5AEDA56215B167893E80B4FE645BA6D5BAB767DE",
                 "http://a.b",
@@ -418,6 +467,15 @@ mod tests {
             &["sentinel", "a.b"],
             &["sentinel", "http://a.b", "--vkey", "x"],
             &["sentinel", "http://a.b", "--interval", "soon"],
+            &["sentinel", "http://a.b", "--contract", WALLET],
+            &[
+                "sentinel",
+                "http://a.b",
+                "--rpc-url",
+                "http://c.d",
+                "--contract",
+                "0x12",
+            ],
             &["sentinel", "receipt"],
             &["sentinel", "evidence"],
             &["sentinel", "wallet", WALLET],

@@ -32,10 +32,13 @@ pub async fn contrast(
         return Ok(audit::fork(accepted, other));
     }
     for caches in [Caches::Allowed, Caches::Past] {
-        let (prefix_root, proof) = prove(client, other.size(), accepted.size(), caches).await?;
-        let older = (other.size(), prefix_root);
-        if rebuild::consistent(older, (accepted.size(), accepted.root()), &proof) {
-            return Ok(audit::rewritten(other, accepted, prefix_root, &proof));
+        let proven = prove(client, &[other.size()], accepted.size(), caches).await?;
+        let [(prefix_root, proof)] = &proven[..] else {
+            continue;
+        };
+        let older = (other.size(), *prefix_root);
+        if rebuild::consistent(older, (accepted.size(), accepted.root()), proof) {
+            return Ok(audit::rewritten(other, accepted, *prefix_root, proof));
         }
     }
     Err(format!(
@@ -47,21 +50,51 @@ pub async fn contrast(
     ))
 }
 
-/// The root of the first `old` leaves and the consistency proof to `new`, as
+/// The roots of the first `sizes` entries of the accepted tree, each with the
+/// consistency proof that shows it; no size is 0 or above the accepted one.
+///
+/// # Errors
+/// No complete answer, or tiles that do not give the accepted root.
+pub async fn roots(
+    client: &Client,
+    accepted: &Signed,
+    sizes: &[u64],
+) -> Result<Vec<(Hash, Vec<Hash>)>, String> {
+    let tree = (accepted.size(), accepted.root());
+    for caches in [Caches::Allowed, Caches::Past] {
+        let proven = prove(client, sizes, accepted.size(), caches).await?;
+        let shows = |(size, (root, proof)): (&u64, &(Hash, Vec<Hash>))| {
+            rebuild::consistent((*size, *root), tree, proof)
+        };
+        if sizes.iter().zip(&proven).all(shows) {
+            return Ok(proven);
+        }
+    }
+    Err(format!(
+        "the tiles of {} do not give the signed root of size {}, so that anchored roots cannot be \
+         compared with it",
+        client.base(),
+        accepted.size()
+    ))
+}
+
+/// The roots of the first `olds` leaves and the consistency proofs to `new`, as
 /// the served tiles give them.
 async fn prove(
     client: &Client,
-    old: u64,
+    olds: &[u64],
     new: u64,
     caches: Caches,
-) -> Result<(Hash, Vec<Hash>), String> {
+) -> Result<Vec<(Hash, Vec<Hash>)>, String> {
     let size = TreeSize::new(new).ok_or_else(|| format!("size {new} is above 2^53 - 1"))?;
     // A first time only to see which tiles are on the way.
     let wanted = RefCell::new(BTreeSet::new());
-    rebuild::consistency(old, new, &|level, i| {
-        wanted.borrow_mut().insert((level, i / WIDTH));
-        Some(Hash::EMPTY_ROOT)
-    });
+    for old in olds {
+        rebuild::consistency(*old, new, &|level, i| {
+            wanted.borrow_mut().insert((level, i / WIDTH));
+            Some(Hash::EMPTY_ROOT)
+        });
+    }
     let mut tiles: BTreeMap<(u8, u64), Vec<Hash>> = BTreeMap::new();
     for (level, n) in wanted.into_inner() {
         let tile = (level <= MAX_LEVEL)
@@ -79,6 +112,9 @@ async fn prove(
         let within = usize::try_from(i % WIDTH).ok()?;
         tiles.get(&(level, i / WIDTH))?.get(within).copied()
     };
-    rebuild::consistency(old, new, &hash)
-        .ok_or_else(|| format!("the tiles of size {new} are too short for a proof from {old}"))
+    let proofs = olds.iter().map(|old| {
+        let proof = rebuild::consistency(*old, new, &hash);
+        proof.ok_or_else(|| format!("the tiles of size {new} are too short for a proof from {old}"))
+    });
+    proofs.collect()
 }

@@ -20,7 +20,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::answer::{self, Pubkey, Wallet, WalletRecords};
-use crate::audit::{self, Before, Claim, Class, Finding, Held, Item, Signed, Unopened};
+use crate::audit::{self, Before, Claim, Class, Finding, Held, Item, Prefix, Signed, Unopened};
+use crate::chain::contract::Statement;
 use crate::light::{self, Refused};
 use crate::newer::Newer;
 use crate::rebuild;
@@ -202,6 +203,18 @@ impl File {
             | Claim::TotalsFalse
             | Claim::TotalsOverdue
             | Claim::AnchorInvalid => self.after_others(claim, key)?,
+            Claim::AnchorDiffers if self.material.contains_key("statement") => {
+                self.anchor_differs(key)?
+            }
+            Claim::AnchorForked if self.material.contains_key("statements") => {
+                self.anchor_forked(key)?
+            }
+            Claim::AnchorDiffers
+            | Claim::AnchorForked
+            | Claim::AnchorWithheld
+            | Claim::AnchorOverdue
+            | Claim::AnchorHistory
+            | Claim::AnchorContract => Some(self.on_chain(claim)?),
             Claim::WalletProof => self.wallet_proof(key)?,
             Claim::AggregateStats
             | Claim::AggregateModels
@@ -325,6 +338,51 @@ impl File {
         };
         let rebuilt: Vec<Hash> = rebuilt.iter().map(|h| Hash::from_bytes(*h)).collect();
         Ok(audit::tile(tile, &self.base64("served")?, &rebuilt))
+    }
+
+    fn anchor_differs(&self, key: &VerifierKey) -> Result<Option<Finding>, String> {
+        let [first] = &self.entries(key)?[..] else {
+            return Err("expected 1 entry".into());
+        };
+        let statement = Statement::read(self.member("statement")?);
+        let prefix = Prefix {
+            newest: &self.checkpoint("checkpoint", key)?,
+            root: self.hash("prefix_root")?,
+            proof: &self.hashes("proof")?,
+        };
+        let statement = statement.ok_or("statement is none")?;
+        Ok(audit::anchor_differs(
+            &first.item(),
+            &statement,
+            prefix,
+            key,
+        ))
+    }
+
+    fn anchor_forked(&self, key: &VerifierKey) -> Result<Option<Finding>, String> {
+        let [first] = &self.entries(key)?[..] else {
+            return Err("expected 1 entry".into());
+        };
+        let statements = self.list("statements")?.iter().map(Statement::read);
+        let statements: Option<Vec<_>> = statements.collect();
+        let Some([one, other]) = statements.as_deref() else {
+            return Err("expected 2 statements".into());
+        };
+        Ok(audit::anchor_forked(&first.item(), [one, other], key))
+    }
+
+    /// What a chain says, anyone can ask it: the file's word is passed on.
+    fn on_chain(&self, claim: Claim) -> Result<Finding, String> {
+        let contract = self.member("chain")?["contract"].as_str();
+        let contract = contract.and_then(Address::from_canonical);
+        contract.ok_or("chain names no contract")?;
+        Ok(Finding {
+            claim,
+            class: Class::Served,
+            index: None,
+            message: self.message.clone(),
+            material: self.material.clone(),
+        })
     }
 
     /// What is wrong with a wallet's proof by itself; what only other answers
@@ -468,6 +526,8 @@ fn hash(value: &Value) -> Option<Hash> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::fake::{evm_key, statement};
+    use protocol::anchor::ChainLog;
     use protocol::checkpoint::Checkpoint;
     use protocol::entry::Body;
     use protocol::index::{Time, TreeSize};
@@ -567,6 +627,148 @@ mod tests {
 
     const PROVEN: Option<Class> = Some(Class::Proven);
     const SERVED: Option<Class> = Some(Class::Served);
+
+    #[test]
+    fn anchors_against_the_log() {
+        let first = |seed| {
+            let log = protocol::entry::Log {
+                key: ours(),
+                rules: protocol::entry::RULES,
+                totals_interval: 600,
+                publish_max: 10,
+                evm_key: evm_key(seed),
+            };
+            Body::Log(log).encode(Time::from_secs(5).expect("small"))
+        };
+        let log = ChainLog::new(&ours(), evm_key(1));
+        let (zero, a, b) = (rebuild::leaf_hash(&first(1)), hash_of(1), hash_of(2));
+        let root = rebuild::node_hash(&zero, &a);
+        let says = |seed, size, root| statement(seed, &log, (size, root, 7)).json();
+        let differs = |entry: Value, statement: Value, prefix: Hash, proof: &[Hash]| {
+            let proof: Vec<String> = proof.iter().map(|h| h.to_base64()).collect();
+            json!({
+                "entries": [entry], "statement": statement, "checkpoint": checkpoint(2, root),
+                "prefix_root": prefix.to_base64(), "proof": proof,
+            })
+        };
+        let genuine = || item(0, &first(1), 1);
+        let forked = |entry: Value, one: Value, other: Value| json!({ "entries": [entry], "statements": [one, other] });
+        let mut bent = says(1, 1, b);
+        bent["time"] = 8.into();
+        let there = |contract: &str| json!({ "chain": { "contract": contract } });
+        let contract = log.contract().to_string();
+        let mut cases = vec![
+            (
+                "anchor_differs",
+                "another beginning",
+                PROVEN,
+                differs(genuine(), says(1, 1, b), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "another whole",
+                PROVEN,
+                differs(genuine(), says(1, 2, b), root, &[]),
+            ),
+            (
+                "anchor_differs",
+                "a forged entry 0",
+                SERVED,
+                differs(item(0, &first(1), 2), says(1, 1, b), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "another signer",
+                SERVED,
+                differs(genuine(), says(2, 1, b), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "another EVM key",
+                SERVED,
+                differs(item(0, &first(2), 1), says(1, 1, b), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "another time",
+                SERVED,
+                differs(genuine(), bent, zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "the same root",
+                None,
+                differs(genuine(), says(1, 1, zero), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "no proof",
+                None,
+                differs(genuine(), says(1, 1, b), zero, &[]),
+            ),
+            (
+                "anchor_differs",
+                "another proof",
+                None,
+                differs(genuine(), says(1, 1, b), a, &[b]),
+            ),
+            (
+                "anchor_differs",
+                "another entry",
+                None,
+                differs(item(1, &first(1), 1), says(1, 1, b), zero, &[a]),
+            ),
+            (
+                "anchor_differs",
+                "no statement",
+                None,
+                differs(genuine(), json!({ "size": 1 }), zero, &[a]),
+            ),
+            (
+                "anchor_forked",
+                "two roots",
+                PROVEN,
+                forked(genuine(), says(1, 5, a), says(1, 5, b)),
+            ),
+            (
+                "anchor_forked",
+                "one root",
+                None,
+                forked(genuine(), says(1, 5, a), says(1, 5, a)),
+            ),
+            (
+                "anchor_forked",
+                "two sizes",
+                None,
+                forked(genuine(), says(1, 5, a), says(1, 6, b)),
+            ),
+            (
+                "anchor_forked",
+                "another signer",
+                None,
+                forked(genuine(), says(1, 5, a), says(2, 5, b)),
+            ),
+            (
+                "anchor_forked",
+                "a forged entry 0",
+                None,
+                forked(item(0, &first(1), 2), says(1, 5, a), says(1, 5, b)),
+            ),
+        ];
+        for claim in [
+            "anchor_differs",
+            "anchor_forked",
+            "anchor_withheld",
+            "anchor_overdue",
+            "anchor_history",
+            "anchor_contract",
+        ] {
+            cases.push((claim, "what a chain says", SERVED, there(&contract)));
+            cases.push((claim, "no contract", None, there("here")));
+            cases.push((claim, "nothing", None, json!({})));
+        }
+        check(cases);
+    }
 
     #[test]
     fn checkpoints_against_each_other() {

@@ -6,6 +6,7 @@
 //!                             │        └────> rebuild      the tree, two ways
 //!                             ├─────> contrast, peers      what others were shown
 //!                             ├─────> quorum               who must have cosigned
+//!                             ├─────> anchored ─> chain    what contracts keep of it
 //!                             ├─────> judge ─> audit       pure: one function per claim
 //!                             │                  └─> sums, accounts ─> totals
 //!                             ├─────> trust ─> state       what is kept, never moving back
@@ -16,6 +17,7 @@
 //! that it received and folds them by itself.
 
 pub mod accounts;
+pub mod anchored;
 pub mod answer;
 pub mod audit;
 pub mod chain;

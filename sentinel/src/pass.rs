@@ -8,10 +8,13 @@
 //! 5. the tree and the sums to there are stored;
 //! 6. aggregates of users and wallets whom only the entries named are compared,
 //!    and chains asked about contract wallets, if chains are known;
-//! 7. what peers were shown is compared with it, and its quorum is required.
+//! 7. what peers were shown is compared with it, and its quorum is required;
+//! 8. what chains keep is compared with it (`pass/anchors.rs`).
 //!
 //! A served finding counts only after a second fetch past caches. Out of
 //! scope: judging (see [`crate::audit`]), printing (see [`crate::report`]).
+
+mod anchors;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use protocol::policy::Policy;
 use protocol::record::Source;
 use protocol::tile::WIDTH;
 
+use crate::anchored::Anchored;
 use crate::answer::{self, Answer, Pubkey, Question, Unread};
 use crate::audit::{self, Finding, Item, Signed, Unopened};
 use crate::chain::{Chains, Word};
@@ -70,8 +74,12 @@ pub struct Settings {
     pub vkey: Option<VerifierKey>,
     /// How long a checkpoint is waited for, if not by `publish_max`.
     pub patience: Option<Duration>,
-    /// Who is asked about contract wallets.
+    /// Who is asked about contract wallets and anchors.
     pub chains: Chains,
+    /// The log's contract, if it does not stand where it must.
+    pub contract: Option<Address>,
+    /// How often an anchor is expected.
+    pub anchor_interval: Duration,
     /// Shows a progress bar.
     pub progress: bool,
     /// Tells the story.
@@ -141,6 +149,10 @@ pub struct Session {
     cosigned_by: Option<Vec<String>>,
     /// How many peers' checkpoints were compared in this pass.
     compared: usize,
+    /// Where the log was found anchored in this pass.
+    anchored: Vec<Anchored>,
+    /// Chains that the log says it is anchored on and no node was of.
+    unwatched: Vec<u64>,
 }
 
 /// Why a pass ended early.
@@ -206,6 +218,8 @@ impl Session {
             trusted: Some(trusted),
             cosigned_by: None,
             compared: 0,
+            anchored: vec![],
+            unwatched: vec![],
         })
     }
 
@@ -218,10 +232,29 @@ impl Session {
     pub async fn pass(&mut self) -> Report {
         let (started, before) = (Instant::now(), self.size());
         (self.cosigned_by, self.compared) = (None, 0);
+        self.anchored.clear();
         let mut findings = Findings::default();
         let stop = self.check(&mut findings).await.err();
-        let stop = self.proven(stop).await;
-        self.report(started, before, findings, stop)
+        let mut stop = self.proven(stop).await;
+        let log_verified = stop.is_none() && findings.is_empty();
+        if stop.is_none() {
+            stop = self.watch_anchors(&mut findings).await.err();
+        }
+        let report = self.report(started, before, findings, stop);
+        Report {
+            log_verified,
+            ..report
+        }
+    }
+
+    async fn watch_anchors(&mut self, findings: &mut Findings) -> Result<(), Stop> {
+        let trusted = self.trusted.as_ref();
+        let named = trusted.map(|trusted| trusted.accounts.anchored());
+        self.unwatched = named.into_iter().flatten().map(|(id, _)| *id).collect();
+        match self.key.clone() {
+            Some(key) if !self.settings.chains.is_empty() => self.anchors(&key, findings).await,
+            _ => Ok(()),
+        }
     }
 
     /// Verifies the entries up to a checkpoint that came by another way than
@@ -291,6 +324,9 @@ impl Session {
             peers: (!self.settings.peers.is_empty()).then_some(self.compared),
             wallet: None,
             contracts: trusted.map_or(0, |trusted| trusted.accounts.contracts().len()),
+            anchored: self.anchored.clone(),
+            unwatched: self.unwatched.clone(),
+            log_verified: false,
         }
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::anchored::Anchored;
 use crate::audit::{Class, Finding};
+use crate::chain::explorer;
 use crate::follow::Findings;
 use crate::trust;
 use crate::wallet::Found;
@@ -97,6 +99,12 @@ pub struct Report {
     pub wallet: Option<Found>,
     /// Bindings of contract wallets that no chain was asked about.
     pub contracts: usize,
+    /// Where the log is anchored, by the chains that were asked.
+    pub anchored: Vec<Anchored>,
+    /// Chains that it says it is anchored on and that were not asked.
+    pub unwatched: Vec<u64>,
+    /// Whether the log itself is verified, though chains may have fallen silent.
+    pub log_verified: bool,
 }
 
 /// Where a receipt's entry stands.
@@ -139,6 +147,16 @@ impl Report {
         if self.contracts > 0 {
             report.insert("contracts_not_checked".into(), self.contracts.into());
         }
+        if !self.anchored.is_empty() {
+            let anchored = self.anchored.iter().map(Anchored::json);
+            report.insert("anchors".into(), anchored.collect());
+        }
+        if !self.unwatched.is_empty() {
+            report.insert("anchors_not_checked".into(), self.unwatched.clone().into());
+        }
+        if self.log_verified && self.verdict == Verdict::NoVerdict {
+            report.insert("log_verified".into(), true.into());
+        }
         if let Some(found) = &self.wallet {
             report.extend(found.json());
         }
@@ -152,45 +170,31 @@ impl Report {
     pub fn text(&self) -> String {
         let mut lines = vec![];
         let root = self.root.as_deref().unwrap_or("none");
-        match (self.verdict, self.receipt) {
-            (Verdict::Verified, Some(Place { index, asked })) => {
-                let place = match (self.size, asked) {
-                    (0, _) => "the log was not asked whether it holds its entry".into(),
-                    (size, true) => format!("its entry is in the log of size {size}"),
-                    (size, false) => format!(
-                        "its proof shows its entry in the log of size {size}, which was not asked"
-                    ),
-                };
-                lines.push(format!(
-                    "verified: the receipt of entry {index} is genuine; {place}{}",
-                    self.company()
-                ));
-            }
-            (Verdict::Verified, None) => {
-                let secs = self.took.as_secs_f64();
-                let rate = match self.new_entries {
-                    ..1_000 => String::new(),
-                    #[expect(clippy::cast_precision_loss, reason = "a rate for a person")]
-                    new => format!(" in {secs:.1} s ({:.0} per s)", new as f64 / secs),
-                };
-                let (size, new) = (grouped(self.size), grouped(self.new_entries));
-                lines.push(format!(
-                    "verified: {size} entries, root {root}, {new} new{rate}{}",
-                    self.company()
-                ));
-            }
-            (Verdict::Committed, _) => {
-                let found = self.wallet.iter().map(Found::text);
-                lines.extend(found.map(|text| text + &self.company()));
-            }
-            (Verdict::Misbehaviour, _) => {}
-            (Verdict::NoVerdict, _) => lines.push(format!("no verdict: {}", self.reason())),
-            (Verdict::Upgrade, _) => lines.push(format!(
+        match self.verdict {
+            Verdict::Verified | Verdict::Committed => lines.push(self.good()),
+            Verdict::Misbehaviour => {}
+            Verdict::NoVerdict => lines.push(format!("no verdict: {}", self.reason())),
+            Verdict::Upgrade => lines.push(format!(
                 "upgrade: tree and receipts of {} entries are right, root {root}, but {}; \
                  a newer sentinel is needed to judge totals",
                 grouped(self.size),
                 self.reason()
             )),
+        }
+        if self.log_verified && self.verdict == Verdict::NoVerdict {
+            lines.push(format!("apart from what chains keep: {}", self.good()));
+        }
+        lines.extend(self.anchored.iter().map(Anchored::text));
+        if !self.unwatched.is_empty() {
+            let chains: Vec<_> = self
+                .unwatched
+                .iter()
+                .map(|id| explorer::name(*id))
+                .collect();
+            lines.push(format!(
+                "not checked: anchors on {} (see --rpc-url)",
+                chains.join(", ")
+            ));
         }
         if self.contracts > 0 {
             lines.push(format!(
@@ -221,6 +225,38 @@ impl Report {
             lines.push(format!("  also: {}", self.reason()));
         }
         lines.join("\n")
+    }
+
+    /// What is right.
+    fn good(&self) -> String {
+        let root = self.root.as_deref().unwrap_or("none");
+        if let Some(found) = &self.wallet {
+            return found.text() + &self.company();
+        }
+        if let Some(Place { index, asked }) = self.receipt {
+            let place = match (self.size, asked) {
+                (0, _) => "the log was not asked whether it holds its entry".into(),
+                (size, true) => format!("its entry is in the log of size {size}"),
+                (size, false) => format!(
+                    "its proof shows its entry in the log of size {size}, which was not asked"
+                ),
+            };
+            return format!(
+                "verified: the receipt of entry {index} is genuine; {place}{}",
+                self.company()
+            );
+        }
+        let secs = self.took.as_secs_f64();
+        let rate = match self.new_entries {
+            ..1_000 => String::new(),
+            #[expect(clippy::cast_precision_loss, reason = "a rate for a person")]
+            new => format!(" in {secs:.1} s ({:.0} per s)", new as f64 / secs),
+        };
+        let (size, new) = (grouped(self.size), grouped(self.new_entries));
+        format!(
+            "verified: {size} entries, root {root}, {new} new{rate}{}",
+            self.company()
+        )
     }
 
     /// Who else stands behind it.
@@ -442,6 +478,9 @@ mod tests {
             peers: None,
             wallet: None,
             contracts: 0,
+            anchored: vec![],
+            unwatched: vec![],
+            log_verified: false,
         }
     }
 

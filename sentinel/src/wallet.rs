@@ -209,6 +209,11 @@ impl Found {
         &self.shown.signed
     }
 
+    /// Where the totals entry stands, if there is one.
+    pub fn totals_index(&self) -> Option<u64> {
+        self.shown.totals.map(|shown| shown.index)
+    }
+
     /// Whether the log has totals at all.
     pub fn has_totals(&self) -> bool {
         self.shown.totals.is_some()

@@ -14,6 +14,7 @@ use reqwest::Url;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::anchored::{Asker, Cover};
 use crate::audit::{Class, Signed};
 use crate::chain::Chains;
 use crate::cli::{Cli, Command, Common};
@@ -185,6 +186,8 @@ fn open(
         vkey: common.vkey.clone(),
         patience: common.patience,
         chains: chains(common)?,
+        contract: common.contract,
+        anchor_interval: common.anchor_interval,
         progress,
         story: Story {
             quiet: common.quiet,
@@ -233,7 +236,7 @@ async fn wallet(
         Err(why) => Err(why.clone()),
     };
     let mut cosigned_by = None;
-    let (verdict, found, findings, reason) = match asked {
+    let (verdict, found, mut findings, reason) = match asked {
         Ok(Ok(found)) if found.has_totals() => {
             let signed = found.signed();
             let met = match (policy, &key) {
@@ -265,6 +268,17 @@ async fn wallet(
         Ok(Err(findings)) => (Verdict::Misbehaviour, None, findings, None),
         Err(why) => (Verdict::NoVerdict, None, Findings::default(), Some(why)),
     };
+    let log_verified = verdict == Verdict::Committed;
+    let totals = found.as_ref().and_then(|found| {
+        let index = found.totals_index().filter(|_| log_verified)?;
+        Some((found.signed(), index))
+    });
+    let mut cover = Cover::default();
+    if let (Some(covered), Ok(key)) = (totals, &key) {
+        cover = cover_by_anchors(common, &client, key, covered, patience).await?;
+    }
+    let (verdict, reason) = cover.settle(verdict, reason);
+    findings.append(cover.findings);
     let key = key.ok();
     let evidence = Evidence {
         dir: dir.join("evidence"),
@@ -289,7 +303,32 @@ async fn wallet(
         peers: None,
         wallet: found,
         contracts: 0,
+        anchored: cover.anchored,
+        unwatched: vec![],
+        log_verified,
     })
+}
+
+/// By which anchors an entry is covered, of those chains that can be asked.
+pub(crate) async fn cover_by_anchors(
+    common: &Common,
+    client: &Client,
+    key: &VerifierKey,
+    (signed, index): (&Signed, u64),
+    patience: Duration,
+) -> Result<Cover, UseError> {
+    let chains = chains(common)?;
+    if chains.is_empty() {
+        return Ok(Cover::default());
+    }
+    let asker = Asker {
+        chains: &chains,
+        contract: common.contract,
+        client,
+        key,
+        patience,
+    };
+    Ok(asker.cover(signed, index).await)
 }
 
 fn evidence(common: &Common, path: &Path) -> Result<Report, UseError> {
@@ -345,6 +384,9 @@ fn evidence(common: &Common, path: &Path) -> Result<Report, UseError> {
         peers: None,
         wallet: None,
         contracts: 0,
+        anchored: vec![],
+        unwatched: vec![],
+        log_verified: false,
     })
 }
 

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use alloy_primitives::{Signature as Ecdsa, keccak256};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -137,6 +138,24 @@ fn proves(claim: &str, evidence: &Value, vkey: &str) -> Result<(), String> {
         | "totals_overdue" | "anchor_invalid" => {
             let before = log.before(&evidence["before"])?;
             breaks(claim, &one()?, before.as_deref(), &log.origin)?
+        }
+        "anchor_differs" => {
+            let first = one()?;
+            let (size, root) = log.statement(&first, &evidence["statement"])?;
+            let newest = log.checkpoint(&evidence["checkpoint"])?;
+            let prefix = hash(&evidence["prefix_root"])?;
+            let proof = hashes(&evidence["proof"])?;
+            prefix != root
+                && match size == newest.size {
+                    true => prefix == newest.root,
+                    false => consistent(size, prefix, newest.size, newest.root, &proof),
+                }
+        }
+        "anchor_forked" => {
+            let first = one()?;
+            let statement = |i: usize| log.statement(&first, &evidence["statements"][i]);
+            let (one, other) = (statement(0)?, statement(1)?);
+            one.0 == other.0 && one.1 != other.1
         }
         "time_backwards" => {
             let both = entries()?;
@@ -461,6 +480,48 @@ impl Vkey {
         Ok(Some(entries))
     }
 
+    /// Size and root that the EVM key of entry 0 signed: PROTOCOL.md section 13.1.
+    fn statement(&self, first: &Promised, value: &Value) -> Result<(u64, Digest32), String> {
+        let log: Value = serde_json::from_slice(&first.entry).map_err(|e| e.to_string())?;
+        let evm_key = log["evm_key"].as_str().filter(|_| first.index == 0);
+        let evm_key = evm_key.ok_or("entry 0 names no EVM key")?;
+        let bytes = |name: &str| {
+            let digits = value[name]
+                .as_str()
+                .and_then(|text| text.strip_prefix("0x"));
+            let digits = digits.ok_or_else(|| format!("no {name}"))?;
+            let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16);
+            let bytes = (0..digits.len() / 2).map(|i| byte(2 * i));
+            bytes
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|e| e.to_string())
+        };
+        let number = |name: &str| value[name].as_u64().ok_or_else(|| format!("no {name}"));
+        let (size, time) = (number("size")?, number("time")?);
+        let root: Digest32 = bytes("root")?.try_into().map_err(|_| "no root")?;
+        let word = |number: u64| [&[0; 24][..], &number.to_be_bytes()].concat();
+        let (origin, key) = (self.origin.as_bytes(), self.key.as_bytes());
+        let len = u32::try_from(origin.len()).expect("short").to_be_bytes();
+        let identity = Sha256::new()
+            .chain_update(b"tallystick/log/v1\0")
+            .chain_update([&len, origin].concat())
+            .chain_update([&[0, 0, 0, 32][..], key].concat());
+        let domain = b"EIP712Domain(string name,string version,bytes32 salt)";
+        let domain = [keccak256(domain), keccak256(b"Tallystick"), keccak256(b"1")].concat();
+        let domain = keccak256([&domain[..], &identity.finalize()].concat());
+        let kind = keccak256(b"Checkpoint(uint64 size,bytes32 root,uint64 time)");
+        let statement = [&kind[..], &word(size), &root, &word(time)].concat();
+        let digest = [&b"\x19\x01"[..], &domain[..], &keccak256(statement)[..]].concat();
+        let signature = bytes("signature")?;
+        let signature = Ecdsa::from_raw(&signature).map_err(|e| e.to_string())?;
+        let signer = signature.recover_address_from_prehash(&keccak256(digest));
+        let signer = signer.map_err(|e| e.to_string())?;
+        if signature.normalize_s().is_some() || format!("{signer:?}").to_lowercase() != evm_key {
+            return Err(format!("{signer} signed it, entry 0 names {evm_key}"));
+        }
+        Ok((size, root))
+    }
+
     fn promised(&self, value: &Value) -> Result<Promised, String> {
         let (index, leaf) = self.receipt(&value["receipt"])?;
         let text = value["entry"].as_str().ok_or("no entry")?;
@@ -597,8 +658,9 @@ const LOG: [&str; 6] = [
     "publish_max",
     "evm_key",
 ];
+const ANCHOR: [&str; 2] = ["chain_id", "contract"];
 const COUNTS: [&str; 5] = ["input", "cache_read", "cache_write", "output", "reasoning"];
-const SETTINGS: [&str; 3] = ["rules", "totals_interval", "publish_max"];
+const SETTINGS: [&str; 4] = ["rules", "totals_interval", "publish_max", "chain_id"];
 
 /// What a reader takes from an entry: all of a canonical one of a known kind,
 /// the head of one of another kind. `None`: the entry is malformed.
@@ -624,7 +686,7 @@ fn understood(entry: &[u8]) -> Option<Value> {
             .bytes()
             .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
     let ends = rest == "}" || rest.starts_with(',') && rest.ends_with('}');
-    let unknown = version != 1 || !["log", "usage"].contains(&kind);
+    let unknown = version != 1 || !["log", "usage", "anchor"].contains(&kind);
     (named && ends && unknown).then(|| json!({"v": version, "kind": kind, "time": time}))
 }
 
@@ -636,6 +698,7 @@ fn canonical(entry: &[u8]) -> Option<Value> {
     let fields: &[&str] = match (value["v"].as_u64()?, value["kind"].as_str()?) {
         (1, "usage") => &USAGE,
         (1, "log") => &LOG,
+        (1, "anchor") => &ANCHOR,
         _ => return None,
     };
     let (kind, time) = (
@@ -663,6 +726,7 @@ fn canonical(entry: &[u8]) -> Option<Value> {
             LOG.iter().all(|name| value.get(name).is_some())
                 && named.is_some_and(|key| value["origin"] == key.origin)
         }
+        "anchor" => value["chain_id"] != 0 && ANCHOR.iter().all(|name| value.get(name).is_some()),
         _ => sound_usage(&value),
     };
     (written.as_bytes() == entry && sound).then_some(value)
@@ -675,7 +739,7 @@ fn holds_text(name: &str, text: &str) -> bool {
     };
     match name {
         "receipt" | "key_id" | "response" => hex(text, 64),
-        "wallet" | "evm_key" => text
+        "wallet" | "evm_key" | "contract" => text
             .strip_prefix("0x")
             .is_some_and(|digits| hex(digits, 40)),
         "link" => ["claimed", "bound"].contains(&text),

@@ -5,6 +5,7 @@
 //! served finding is believed (see [`crate::pass`] and [`crate::follow`]).
 
 mod aggregate;
+mod anchor;
 mod entry;
 #[cfg(test)]
 mod fixtures;
@@ -18,6 +19,10 @@ use protocol::index::Index;
 use serde_json::{Map, Value};
 
 pub use aggregate::{At, aggregate, misanswered};
+pub use anchor::{
+    Prefix, Waiting, Where, anchor_contract, anchor_differs, anchor_differs_there, anchor_forked,
+    anchor_forked_there, anchor_history, anchor_overdue, anchor_withheld, chain_log,
+};
 pub use entry::{
     Item, canonical, first_entry, receipt_signature, second_log_entry, time_backwards, upgrade,
 };
@@ -80,6 +85,18 @@ claims! {
     TotalsOverdue => "totals_overdue",
     /// An anchor entry names another contract, or a chain again.
     AnchorInvalid => "anchor_invalid",
+    /// An anchored root is not that of the entries.
+    AnchorDiffers => "anchor_differs",
+    /// More entries are anchored than the log shows.
+    AnchorWithheld => "anchor_withheld",
+    /// Entries wait for an anchor for longer than two intervals.
+    AnchorOverdue => "anchor_overdue",
+    /// The log's contract says something else than before.
+    AnchorHistory => "anchor_history",
+    /// The log's EVM key signed two roots for one size.
+    AnchorForked => "anchor_forked",
+    /// What stands in the place of the log's contract is another one.
+    AnchorContract => "anchor_contract",
     /// A signed checkpoint of no entries.
     EmptyLog => "empty_log",
     /// The key signed something else than a checkpoint.

@@ -9,6 +9,7 @@ use protocol::policy::Policy;
 use reqwest::Url;
 
 use super::{MAX_FILE, Unverified, uuid_v7};
+use crate::anchored::Cover;
 use crate::audit::Signed;
 use crate::cli::Common;
 use crate::fetch::{self, Caches, Client, NoAnswer};
@@ -17,7 +18,7 @@ use crate::pass::{SessionError, agreed, unix_time};
 use crate::quorum;
 use crate::report::{Evidence, Place, Report, Verdict};
 use crate::trust;
-use crate::watch::{UseError, client, first_contact, state_dir};
+use crate::watch::{UseError, client, cover_by_anchors, first_contact, state_dir};
 
 /// How long a receipt's entry may take to come under a checkpoint.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -117,6 +118,16 @@ pub async fn run(
         (Err(why), _) => Some(why),
         (_, Err(why)) => Some(why.clone()),
     };
+    let mut cover = Cover::default();
+    let log_verified = reason.is_none() && found.findings.is_empty();
+    let covered = found
+        .under
+        .as_ref()
+        .zip(found.index)
+        .filter(|_| log_verified);
+    if let (Some(covered), Ok(key), Some(client)) = (covered, &key, &client) {
+        cover = cover_by_anchors(common, client, key, covered, patience).await?;
+    }
     let key = key.ok();
     let evidence = Evidence {
         dir: dir.unwrap_or_else(|| PathBuf::from(".")).join("evidence"),
@@ -129,6 +140,8 @@ pub async fn run(
         (Some(_), true) => Verdict::NoVerdict,
         (None, true) => Verdict::Verified,
     };
+    let (verdict, reason) = cover.settle(verdict, reason);
+    found.findings.append(cover.findings);
     let under = found.under.as_ref();
     Ok(Report {
         verdict,
@@ -149,6 +162,9 @@ pub async fn run(
         peers: None,
         wallet: None,
         contracts: 0,
+        anchored: cover.anchored,
+        unwatched: vec![],
+        log_verified,
     })
 }
 

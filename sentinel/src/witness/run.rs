@@ -253,6 +253,8 @@ fn sessions(
             vkey: Some(log.key.clone()),
             patience: common.patience,
             chains: chains(common)?,
+            contract: None,
+            anchor_interval: common.anchor_interval,
             progress: false,
             story,
             policy: None,
