@@ -1,5 +1,6 @@
 //! Anchoring: what a gateway gives for it, and the job that puts it on a chain.
 
+use std::mem;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,10 @@ use protocol::hash::Hash;
 use protocol::index::Time;
 use protocol::key::{Origin, Signer, VerifierKey};
 use serde_json::{Value, json};
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use crate::anvil::{ANSWER_LOST, Anvil, HANGS, PASSES, Way};
+use crate::anvil::{ANSWER_LOST, Anvil, HANGS, PASSES, Way, quantity};
 use crate::binaries::{Folder, program};
 use crate::flow::chat;
 use crate::gateway::Gateway;
@@ -86,12 +89,12 @@ async fn entry(gateway: &Gateway, index: u64) -> Entry {
     Entry::parse(record["entry"].as_str().expect("a text").as_bytes()).expect("canonical")
 }
 
-/// Accounts that anvil endows, by their keys.
-const PURSE: (&str, &str) = (
+/// Accounts that anvil endows: key and address.
+pub(crate) const PURSE: (&str, &str) = (
     "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
     "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266",
 );
-const OTHER: (&str, &str) = (
+pub(crate) const OTHER: (&str, &str) = (
     "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
     "0x70997970c51812dc3a010c7d01b50e0d17dc79c8",
 );
@@ -99,21 +102,38 @@ const OTHER: (&str, &str) = (
 const POOR: &str = "0101010101010101010101010101010101010101010101010101010101010101";
 
 /// A log, a chain, and the job's folder.
-struct Scene {
+pub(crate) struct Scene {
     _provider: Provider,
     _data: Folder,
-    gateway: Gateway,
-    anvil: Anvil,
-    state: Folder,
-    size: u64,
+    pub(crate) gateway: Gateway,
+    pub(crate) anvil: Anvil,
+    pub(crate) state: Folder,
+    /// How many entries are published.
+    pub(crate) size: u64,
+    /// Whether they hold usage that no totals entry sums up.
+    grown: bool,
 }
 
 impl Scene {
     /// With the contract deployed; `None` without a chain.
-    async fn deployed() -> Option<Self> {
-        let anvil = Anvil::start(&[])?;
+    pub(crate) async fn deployed() -> Option<Self> {
+        Some(Self::deployed_on(Anvil::start(&[])?).await)
+    }
+
+    /// The same, on a chain that runs.
+    pub(crate) async fn deployed_on(anvil: Anvil) -> Self {
         let (provider, data) = (Provider::start().await, Folder::new());
         let gateway = Gateway::start(data.path(), provider.url()).await;
+        Self::deployed_with(anvil, provider, data, gateway).await
+    }
+
+    /// The same, with a gateway that runs.
+    pub(crate) async fn deployed_with(
+        anvil: Anvil,
+        provider: Provider,
+        data: Folder,
+        gateway: Gateway,
+    ) -> Self {
         let scene = Self {
             _provider: provider,
             _data: data,
@@ -121,14 +141,15 @@ impl Scene {
             anvil,
             state: Folder::new(),
             size: 1,
+            grown: false,
         };
         let told = said(scene.anchor("deploy", &[]).output(), 0);
         assert!(told.contains("arguments 00000000"), "{told}");
-        Some(scene)
+        scene
     }
 
     /// The job's command, ready to run.
-    fn anchor(&self, task: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn anchor(&self, task: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("anchor"));
         command
             .args([task, self.gateway.url()])
@@ -147,34 +168,53 @@ impl Scene {
     }
 
     /// One more entry, published.
-    async fn grow(&mut self) {
+    pub(crate) async fn grow(&mut self) {
         let answer = chat(&self.gateway, "chat.json").send().await;
         answer.expect("answers").bytes().await.expect("whole");
         self.size += 1;
+        self.grown = true;
         published(&self.gateway, self.size).await;
     }
 
     /// How many transactions an account has sent.
-    async fn sent(&self, (_, address): (&str, &str)) -> u64 {
-        let count = self
-            .anvil
-            .ask("eth_getTransactionCount", json!([address, "latest"]));
-        let count = count.await;
-        let digits = count.as_str().and_then(|hex| hex.strip_prefix("0x"));
-        u64::from_str_radix(digits.expect("a quantity"), 16).expect("a number")
+    pub(crate) async fn sent(&self, (_, address): (&str, &str)) -> u64 {
+        let asked = json!([address, "latest"]);
+        quantity(&self.anvil.ask("eth_getTransactionCount", asked).await)
     }
 
-    fn once(&self, arguments: &[&str], code: i32) -> String {
+    pub(crate) fn once(&self, arguments: &[&str], code: i32) -> String {
         said(self.anchor("once", arguments).output(), code)
     }
 
-    fn anchored(&self) -> String {
+    /// What the job says of an anchor, for which it has what is new summed up.
+    pub(crate) fn anchored(&mut self) -> String {
+        self.size += u64::from(mem::take(&mut self.grown));
         format!("anchored size {} root 0x", self.size)
+    }
+
+    /// What is in the outbox: hash and outcome of each form of each post.
+    pub(crate) async fn outbox(&self) -> Vec<(String, Option<String>)> {
+        let file = self.state.path().join(format!("31337-{}.db", PURSE.1));
+        let options = SqliteConnectOptions::new().filename(file);
+        let opened = SqliteConnection::connect_with(&options).await;
+        let mut database = opened.expect("a database");
+        let rows = "SELECT '0x' || lower(hex(hash)), outcome FROM attempt ORDER BY nonce, number";
+        let rows = sqlx::query_as(rows).fetch_all(&mut database).await;
+        database.close().await.expect("closes");
+        rows.expect("the outbox")
+    }
+
+    /// Whether the chain has a transaction, which then did what it was to do.
+    pub(crate) async fn has(&self, hash: &str) -> bool {
+        let asked = self.anvil.ask("eth_getTransactionReceipt", json!([hash]));
+        let receipt = asked.await;
+        assert!(receipt.is_null() || receipt["status"] == "0x1", "{receipt}");
+        !receipt.is_null()
     }
 }
 
 /// What a command that ended said, on either stream.
-fn said(output: std::io::Result<Output>, code: i32) -> String {
+pub(crate) fn said(output: std::io::Result<Output>, code: i32) -> String {
     let output = output.expect("it was built");
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8(text).expect("UTF-8");
@@ -189,7 +229,8 @@ async fn a_root_is_anchored_once_whoever_posts() {
     };
     let again = said(scene.anchor("deploy", &[]).output(), 0);
     assert!(again.contains("deployed already"), "{again}");
-    assert!(scene.once(&[], 0).starts_with(&scene.anchored()));
+    let told = scene.once(&[], 0);
+    assert!(told.starts_with(&scene.anchored()), "{told}");
     assert!(scene.once(&[], 0).contains("anchored already"));
     assert_eq!(scene.sent(PURSE).await, 2, "the contract and one anchor");
     for _ in 0..3 {
@@ -200,14 +241,16 @@ async fn a_root_is_anchored_once_whoever_posts() {
     let mut stranger = scene.anchor("once", &[]);
     stranger.env("TALLY_ANCHOR_KEY", OTHER.0);
     stranger.env("TALLY_ANCHOR_STATE", state.path());
-    assert!(said(stranger.output(), 0).starts_with(&scene.anchored()));
+    let told = said(stranger.output(), 0);
+    assert!(told.starts_with(&scene.anchored()), "{told}");
     assert!(scene.once(&[], 0).contains("anchored already"));
     assert_eq!((scene.sent(PURSE).await, scene.sent(OTHER).await), (2, 1));
     scene.grow().await;
-    assert!(scene.once(&[], 0).starts_with(&scene.anchored()));
+    let told = scene.once(&[], 0);
+    assert!(told.starts_with(&scene.anchored()), "{told}");
     let status = said(scene.anchor("status", &[]).output(), 0);
     assert!(
-        status.contains("anchored number 2 size 5 root 0x"),
+        status.contains("anchored number 2 size 7 root 0x"),
         "{status}"
     );
     assert!(status.contains("is the beginning of"), "{status}");
@@ -276,27 +319,18 @@ async fn a_crash_or_an_outage_on_the_way_sends_nothing_twice_and_loses_nothing()
     killed.kill().expect("it runs");
     killed.wait().expect("it is our child");
     assert_eq!(scene.sent(PURSE).await, 1);
-    let outbox = |scene: &Scene| {
-        let file = format!("31337-{}.json", PURSE.1);
-        let text = std::fs::read_to_string(scene.state.path().join(file)).expect("there");
-        serde_json::from_str::<Value>(&text).expect("JSON")
-    };
-    let posts = outbox(&scene)["posts"].take();
-    let post = posts.as_array().and_then(|posts| posts.last());
-    let signed = post.expect("what was to be sent")["attempts"][0]["hash"].clone();
+    let (signed, outcome) = scene.outbox().await.pop().expect("what was to be sent");
+    assert_eq!(outcome, None);
     way.set(PASSES);
     let told = said(through(&scene, &way, &[]).output(), 0);
     assert!(told.contains("anchored already"), "{told}");
-    let receipt = scene
-        .anvil
-        .ask("eth_getTransactionReceipt", json!([signed]))
-        .await;
-    assert_eq!(receipt["status"], "0x1", "the bytes that were signed first");
+    assert!(scene.has(&signed).await, "the bytes that were signed first");
     assert_eq!(scene.sent(PURSE).await, 2);
     // Every answer to a broadcast is lost; receipts tell.
     scene.grow().await;
     way.set(ANSWER_LOST);
-    assert!(said(through(&scene, &way, &[]).output(), 0).starts_with(&scene.anchored()));
+    let told = said(through(&scene, &way, &[]).output(), 0);
+    assert!(told.starts_with(&scene.anchored()), "{told}");
     assert_eq!(scene.sent(PURSE).await, 3);
     // No block takes it: left in the outbox, then replaced.
     scene.grow().await;
@@ -312,23 +346,24 @@ async fn a_crash_or_an_outage_on_the_way_sends_nothing_twice_and_loses_nothing()
     let told = said(through(&scene, &way, &[]).output(), 0);
     assert!(told.contains("anchored already"), "{told}");
     assert_eq!(scene.sent(PURSE).await, 4, "one of its forms");
-    // What is final is forgotten.
+    // What is final is followed no more.
     scene.anvil.ask("anvil_mine", json!(["0x10"])).await;
     assert!(said(through(&scene, &way, &[]).output(), 0).contains("anchored already"));
-    let outbox = outbox(&scene);
-    assert_eq!(
-        (&outbox["posts"], &outbox["next_nonce"]),
-        (&json!([]), &json!(4))
-    );
+    let outcomes = scene.outbox().await.into_iter().filter_map(|row| row.1);
+    let mut outcomes: Vec<_> = outcomes.collect();
+    let forms = outcomes.len();
+    outcomes.retain(|outcome| outcome == "final");
+    assert_eq!(outcomes.len(), 4, "one form of each");
+    assert_eq!(scene.outbox().await.len(), forms, "and none is open");
 }
 
-fn through(scene: &Scene, way: &Way, arguments: &[&str]) -> Command {
+pub(crate) fn through(scene: &Scene, way: &Way, arguments: &[&str]) -> Command {
     let mut command = scene.anchor("once", arguments);
     command.env("TALLY_ANCHOR_RPC_URL", way.url());
     command
 }
 
-async fn until(done: impl Fn() -> bool, child: &mut Child) {
+pub(crate) async fn until(done: impl Fn() -> bool, child: &mut Child) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !done() {
         let ended = child.try_wait().expect("it is our child");

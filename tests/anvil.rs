@@ -1,10 +1,11 @@
 //! A chain on this machine, and a way to it that can break.
 
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::{env, fs};
 
 use axum::Router;
@@ -12,6 +13,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::gateway::client;
 use crate::python::run;
@@ -25,8 +28,13 @@ pub(crate) struct Anvil {
 impl Anvil {
     /// `None` where there is none for this machine.
     pub(crate) fn start(arguments: &[&str]) -> Option<Self> {
+        Self::with_epochs_of(2, arguments)
+    }
+
+    /// The same, whose newest final block is two epochs of so many blocks old.
+    pub(crate) fn with_epochs_of(slots: u64, arguments: &[&str]) -> Option<Self> {
         let mut child = Command::new(program()?)
-            .args(["--port", "0", "--slots-in-an-epoch", "2"])
+            .args(["--port", "0", "--slots-in-an-epoch", &slots.to_string()])
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -46,13 +54,28 @@ impl Anvil {
 
     pub(crate) async fn ask(&self, method: &str, params: Value) -> Value {
         let question = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        let asked = client().post(&self.url).body(question.to_string());
-        let asked = asked.header("content-type", "application/json").send();
-        let text = asked.await.expect("it answers").text().await;
-        let mut answer: Value = serde_json::from_str(&text.expect("whole")).expect("JSON");
+        let text = ask(&self.url, question.to_string()).await;
+        let mut answer: Value = serde_json::from_str(&text.expect("it answers")).expect("JSON");
         assert!(answer["error"].is_null(), "{method}: {answer}");
         answer["result"].take()
     }
+
+    /// The number of the newest block.
+    pub(crate) async fn height(&self) -> u64 {
+        quantity(&self.ask("eth_blockNumber", json!([])).await)
+    }
+}
+
+/// A number as JSON-RPC writes it.
+pub(crate) fn quantity(value: &Value) -> u64 {
+    let digits = value.as_str().and_then(|hex| hex.strip_prefix("0x"));
+    u64::from_str_radix(digits.expect("a quantity"), 16).expect("a number")
+}
+
+async fn ask(url: &str, question: impl Into<reqwest::Body>) -> reqwest::Result<String> {
+    let asked = client().post(url).body(question);
+    let asked = asked.header("content-type", "application/json").send();
+    asked.await?.text().await
 }
 
 impl Drop for Anvil {
@@ -63,13 +86,16 @@ impl Drop for Anvil {
     }
 }
 
-/// A way to a node on which broadcasts can get lost.
+/// A way to a node that can lose broadcasts, limit, lag and lie.
 #[derive(Clone)]
 pub(crate) struct Way {
     node: String,
     url: String,
     broken: Arc<AtomicU8>,
     broadcasts: Arc<AtomicUsize>,
+    limited: Arc<AtomicUsize>,
+    lag: Arc<Mutex<Option<Lag>>>,
+    lies: Arc<Mutex<HashMap<&'static str, Value>>>,
 }
 
 /// What happens to a broadcast.
@@ -79,16 +105,26 @@ pub(crate) const HANGS: u8 = 1;
 /// It gets to the node, and the answer is lost.
 pub(crate) const ANSWER_LOST: u8 = 2;
 
+/// As if a block were the newest.
+#[derive(Clone, Copy)]
+pub(crate) struct Lag {
+    pub(crate) block: u64,
+    /// Whether receipts lag, too.
+    pub(crate) receipts: bool,
+}
+
 impl Way {
     pub(crate) async fn to(node: &Anvil) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-        let listener = listener.expect("a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let way = Self {
             node: node.url().to_owned(),
             url: format!("http://{address}"),
             broken: Arc::default(),
             broadcasts: Arc::default(),
+            limited: Arc::default(),
+            lag: Arc::default(),
+            lies: Arc::default(),
         };
         let router = Router::new().fallback(pass).with_state(way.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -103,36 +139,150 @@ impl Way {
         self.broken.store(how, Ordering::SeqCst);
     }
 
-    /// How many broadcasts there were.
+    /// How many broadcasts there were: those that hang, and those that the
+    /// node has answered.
     pub(crate) fn broadcasts(&self) -> usize {
         self.broadcasts.load(Ordering::SeqCst)
+    }
+
+    /// Answers the next `count` questions with 429.
+    pub(crate) fn limit(&self, count: usize) {
+        self.limited.store(count, Ordering::SeqCst);
+    }
+
+    /// How many of them are still to come.
+    pub(crate) fn limited(&self) -> usize {
+        self.limited.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn lag(&self, lag: Option<Lag>) {
+        *self.lag.lock().expect("nobody panics") = lag;
+    }
+
+    /// Answers a method so, whatever is asked; `None`: no longer.
+    pub(crate) fn lie(&self, method: &'static str, answer: Option<Value>) {
+        let mut lies = self.lies.lock().expect("nobody panics");
+        match answer {
+            Some(answer) => lies.insert(method, answer),
+            None => lies.remove(method),
+        };
+    }
+
+    fn refuses(&self) -> bool {
+        let less = |count: usize| count.checked_sub(1);
+        let (set, get) = (Ordering::SeqCst, Ordering::SeqCst);
+        self.limited.fetch_update(set, get, less).is_ok()
     }
 }
 
 async fn pass(State(way): State<Way>, body: Bytes) -> (StatusCode, String) {
-    let question: Value = serde_json::from_slice(&body).expect("JSON-RPC");
-    let broadcast = question["method"] == "eth_sendRawTransaction";
-    let how = way.broken.load(Ordering::SeqCst);
-    if broadcast {
-        way.broadcasts.fetch_add(1, Ordering::SeqCst);
-        if how == HANGS {
-            std::future::pending::<()>().await;
-        }
+    if way.refuses() {
+        return (StatusCode::TOO_MANY_REQUESTS, "slow down".into());
     }
-    let asked = client().post(&way.node).body(body);
-    let asked = asked.header("content-type", "application/json").send();
-    let Ok(answer) = asked.await else {
+    let mut question: Value = serde_json::from_slice(&body).expect("JSON-RPC");
+    let method = question["method"].as_str().expect("a text").to_owned();
+    let lie = way
+        .lies
+        .lock()
+        .expect("nobody panics")
+        .get(&*method)
+        .cloned();
+    if let Some(lie) = lie {
+        let answer = json!({"jsonrpc": "2.0", "id": 1, "result": lie});
+        return (StatusCode::OK, answer.to_string());
+    }
+    let broadcast = method == "eth_sendRawTransaction";
+    let how = way.broken.load(Ordering::SeqCst);
+    if broadcast && how == HANGS {
+        way.broadcasts.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<()>().await;
+    }
+    let lag = *way.lag.lock().expect("nobody panics");
+    if let Some(lag) = lag {
+        behind(&mut question, lag);
+    }
+    let Ok(mut text) = ask(&way.node, question.to_string()).await else {
         return (StatusCode::BAD_GATEWAY, String::new());
     };
-    let text = answer.text().await.expect("whole");
+    if let Some(lag) = lag {
+        text = earlier(&method, text, lag);
+    }
+    if broadcast {
+        way.broadcasts.fetch_add(1, Ordering::SeqCst);
+    }
     if broadcast && how == ANSWER_LOST {
         return (StatusCode::BAD_GATEWAY, String::new());
     }
     (StatusCode::OK, text)
 }
 
+/// What is asked of the newest block is asked of an older one.
+fn behind(question: &mut Value, lag: Lag) {
+    for parameter in question["params"].as_array_mut().into_iter().flatten() {
+        if *parameter == "latest" {
+            *parameter = format!("{:#x}", lag.block).into();
+        }
+    }
+}
+
+/// What is answered as if nothing had come after an older block.
+fn earlier(method: &str, text: String, lag: Lag) -> String {
+    let mut answer: Value = serde_json::from_str(&text).expect("JSON");
+    match method {
+        "eth_blockNumber" => answer["result"] = format!("{:#x}", lag.block).into(),
+        "eth_getTransactionReceipt" if lag.receipts && !answer["result"].is_null() => {
+            if quantity(&answer["result"]["blockNumber"]) > lag.block {
+                answer["result"] = Value::Null;
+            }
+        }
+        _ => return text,
+    }
+    answer.to_string()
+}
+
+/// A line to a server that can be cut, with every connection on it.
+pub(crate) struct Wire {
+    url: String,
+    cut: watch::Sender<bool>,
+}
+
+impl Wire {
+    pub(crate) async fn to(url: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let server = url.strip_prefix("http://").expect("a URL").to_owned();
+        let (cut, watching) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (server, mut cut) = (server.clone(), watching.clone());
+                tokio::spawn(async move {
+                    let carried = async {
+                        let mut far = TcpStream::connect(server).await?;
+                        tokio::io::copy_bidirectional(&mut near, &mut far).await
+                    };
+                    tokio::select! {
+                        biased;
+                        _ = cut.wait_for(|cut| *cut) => (),
+                        _ = carried => (),
+                    }
+                });
+            }
+        });
+        let url = format!("http://{address}");
+        Self { url, cut }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn cut(&self, whether: bool) {
+        self.cut.send_replace(whether);
+    }
+}
+
 /// The pinned one of the contract's packages.
-fn program() -> Option<&'static Path> {
+pub(crate) fn program() -> Option<&'static Path> {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| {
         let npm = Command::new("npm").arg("--version").output();

@@ -1,6 +1,8 @@
 //! Whole-system tests: one binary, a module for each subject.
 
 mod adversary;
+mod anchor_drills;
+mod anchor_run;
 mod anchored;
 mod anchors;
 mod anvil;
@@ -12,6 +14,7 @@ mod chains;
 mod conformance;
 mod crash;
 mod custom;
+mod demo;
 mod drills;
 mod flow;
 mod forge;

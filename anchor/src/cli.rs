@@ -25,8 +25,13 @@ Exit codes:
   0  done, or nothing to do
   1  the log misbehaves: its key, signatures or history are not what they must be
   2  wrong use: arguments, files, another chain than --chain, no contract or a foreign one there
-  3  not now: no answer, fees above the cap, an empty purse, no block in time. What was signed is in
-     the outbox; the next run goes on with it and never sends anything twice.";
+  3  not now: no answer, no quorum of witnesses, fees above the cap, an empty purse, no block in
+     time. What was signed is in the outbox; the next run goes on with it and never sends anything
+     twice.
+
+`run` goes on until SIGTERM or SIGINT, which end it with 0, or until the log misbehaves. Errors and
+alarms are on stderr: a stuck transaction, fees above the cap, a gas key that runs low, an anchor that
+is overdue, a contract with fewer anchors than before.";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -96,6 +101,11 @@ pub struct Target {
     #[arg(long, env = "TALLY_ANCHOR_VKEY", value_name = "VKEY", value_parser = vkey)]
     pub vkey: Option<VerifierKey>,
 
+    /// A C2SP tlog-policy file: nothing is anchored unless its quorum of witnesses cosigned the
+    /// checkpoint
+    #[arg(long, env = "TALLY_ANCHOR_POLICY", value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
     /// Where the outbox is
     #[arg(
         help = "Where the outbox is [default: $XDG_STATE_HOME/tallystick-anchor, else \
@@ -126,7 +136,7 @@ pub struct Spending {
     #[arg(long, env = "TALLY_ANCHOR_KEYSTORE", value_name = "FILE")]
     pub keystore: Option<PathBuf>,
 
-    /// A file with the keystore's password
+    /// A file with the keystore's password, of mode 600
     #[arg(long, env = "TALLY_ANCHOR_PASSWORD_FILE", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 
@@ -230,6 +240,20 @@ fn gwei(text: &str) -> Result<u128, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_readmes_commands_are_understood() {
+        let readme = include_str!("../../README.md").lines();
+        let commands = readme.filter(|line| line.starts_with("anchor "));
+        let mut read = 0;
+        for line in commands {
+            if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
+                panic!("{line}: {error}");
+            }
+            read += 1;
+        }
+        assert_eq!(read, 4, "deploy, once, run and status");
+    }
 
     #[test]
     fn amounts_and_times_are_read_exactly() {

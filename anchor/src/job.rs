@@ -1,6 +1,9 @@
 //! Sends transactions so that each is sent once: signed, taken down,
 //! broadcast, followed until nothing can undo it.
 //!
+//! A command that is cut off at any await leaves nothing behind that the next
+//! one does not mend: what was broadcast is on the disk before.
+//!
 //! Out of scope: what is worth sending (see [`crate::run`]).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +14,16 @@ use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use crate::network::{ContractError, Network, refusal};
 use crate::outbox::{Attempt, Mined, Outbox, OutboxError, Post};
 use crate::purse::Purse;
-use crate::rpc::{Call, Fees, Rpc, RpcError};
+use crate::rpc::{Call, Fees, LATEST, Rpc, RpcError};
+
+/// It is said in time when the gas key can pay for fewer posts at the cap.
+const LOW: u64 = 10;
+
+/// The gas limit of a post to a log of 2^24 entries.
+const POST_GAS: u64 = 144_000;
+
+/// How long a node that is behind may take to get to where others were.
+const LAG: Duration = Duration::from_secs(30);
 
 /// How the job behaves.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +46,8 @@ pub struct Job {
     purse: Purse,
     outbox: Outbox,
     manner: Manner,
+    /// What the node said to the last broadcast, if it refused.
+    refusal: Option<String>,
 }
 
 /// Why something is not sent, or not known to be in the chain.
@@ -74,10 +88,20 @@ pub enum JobError {
     },
     /// The node has not seen what is final already, or the outbox is another's.
     #[error(
-        "the node counts {found} transactions of the gas key, expected {expected} at least: it is behind, or the chain lost some; nothing was sent"
+        "the node counts {found} transactions of the gas key, expected {expected} at least: it is behind, or the chain lost what was final; nothing was sent"
     )]
     Behind {
         /// What the outbox says.
+        expected: u64,
+        /// What the node says.
+        found: u64,
+    },
+    /// The node lacks blocks that were seen before.
+    #[error(
+        "the node's newest block is {found}, and a transaction was seen in block {expected}: it is behind; nothing was sent"
+    )]
+    Lags {
+        /// What was seen.
         expected: u64,
         /// What the node says.
         found: u64,
@@ -109,13 +133,14 @@ impl Job {
         manner: Manner,
     ) -> Result<Self, JobError> {
         require_chain(&rpc, network).await?;
-        let outbox = Outbox::open(folder, network.id(), purse.address())?;
+        let outbox = Outbox::open(folder, network.id(), purse.address()).await?;
         Ok(Self {
             rpc,
             network,
             purse,
             outbox,
             manner,
+            refusal: None,
         })
     }
 
@@ -144,13 +169,50 @@ impl Job {
         self.outbox.posts()
     }
 
+    /// The number of the node's newest block, once that is no older than the
+    /// posts that were seen: of several nodes behind one address some may lag.
+    ///
+    /// # Errors
+    /// It stays behind, or gives no answer.
+    pub async fn height(&self) -> Result<u64, JobError> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let (found, expected) = (self.rpc.height().await?, self.outbox.height());
+            if found >= expected {
+                return Ok(found);
+            }
+            if begun.elapsed() >= self.manner.patience.min(LAG) {
+                return Err(JobError::Lags { expected, found });
+            }
+            tokio::time::sleep(self.manner.pace).await;
+        }
+    }
+
+    /// Takes down how many anchors a contract has. Fewer than before means
+    /// that the chain went back, or that the node lies: that is said.
+    ///
+    /// # Errors
+    /// The outbox can't be written.
+    pub async fn count(&mut self, contract: Address, count: u64) -> Result<(), JobError> {
+        let before = self.outbox.count(contract, count).await?;
+        if count < before {
+            tracing::error!(
+                before,
+                count,
+                "the contract had more anchors before: the chain was reorganised, or the node lies"
+            );
+        }
+        Ok(())
+    }
+
     /// Asks the contract whether it would take this, without sending it.
     ///
     /// # Errors
     /// It would not, or there is no answer.
     pub async fn preflight(&self, to: Address, data: &Bytes) -> Result<(), ContractError> {
         let call = self.call(to, data);
-        self.rpc.call(&call).await.map_err(refusal).map(drop)
+        let answer = self.rpc.call(&call, LATEST).await;
+        answer.map_err(refusal).map(drop)
     }
 
     /// Signs a transaction, takes it down and broadcasts it; then
@@ -165,6 +227,7 @@ impl Job {
         let gas = estimate.map_err(refusal)?;
         let gas = gas.saturating_add(gas / 5);
         let (max_fee, tip) = self.fees(self.rpc.fees().await?)?;
+        self.refusal = None;
         self.require_funds(gas, max_fee).await?;
         let nonce = self.next_nonce().await?;
         let mut post = Post {
@@ -179,7 +242,7 @@ impl Job {
         post.attempts.push(self.sign(&post, max_fee, tip));
         let raw = post.newest().raw.clone();
         tracing::info!(what = post.what, nonce, hash = %post.newest().hash, "sending");
-        self.outbox.add(post)?;
+        self.outbox.add(post).await?;
         self.broadcast(&raw).await;
         Ok(())
     }
@@ -200,7 +263,9 @@ impl Job {
                 return Ok(self.posts().iter().filter_map(seen).collect());
             };
             if begun.elapsed() >= self.manner.patience {
-                let why = looked.err().map(|error| error.to_string());
+                let refusal = self.refusal.as_ref();
+                let refusal = refusal.map(|said| format!("no block took it, and {said}"));
+                let why = looked.err().map(|error| error.to_string()).or(refusal);
                 return Err(JobError::Pending {
                     what: waiting.what.clone(),
                     hash: waiting.newest().hash,
@@ -251,9 +316,15 @@ impl Job {
     /// final in its place.
     async fn forget(&mut self) -> Result<(), JobError> {
         let final_block = self.rpc.finalized().await?;
-        let final_nonce = self.rpc.nonce(self.purse(), "finalized").await?;
+        // `None` where the node keeps no states that old.
+        let final_nonce = match self.rpc.nonce(self.purse(), "finalized").await {
+            Ok(nonce) => Some(nonce),
+            Err(RpcError::Refused { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let is_taken = |post: &Post| final_nonce.is_some_and(|nonce| post.nonce < nonce);
         for post in self.posts() {
-            if post.mined.is_none() && post.nonce < final_nonce {
+            if post.mined.is_none() && is_taken(post) {
                 tracing::error!(
                     what = post.what,
                     nonce = post.nonce,
@@ -261,11 +332,14 @@ impl Job {
                 );
             }
         }
-        self.outbox.settle(|post| match post.mined {
-            Some(mined) => mined.receipt.block <= final_block,
-            None => post.nonce < final_nonce,
-        })?;
-        Ok(())
+        let settled = self.outbox.settle(|post| match post.mined {
+            // Both must say so: a receipt may be what only one node believes.
+            Some(mined) => {
+                mined.receipt.block <= final_block && (final_nonce.is_none() || is_taken(post))
+            }
+            None => is_taken(post),
+        });
+        Ok(settled.await?)
     }
 
     /// Sends a post again: the same bytes, or a form with higher fees.
@@ -297,16 +371,23 @@ impl Job {
         let attempt = self.sign(post, max_fee, tip);
         tracing::warn!(what = post.what, max_fee, hash = %attempt.hash, "stuck; sending it with higher fees");
         let raw = attempt.raw.clone();
-        self.outbox.replace(place, attempt)?;
+        self.outbox.replace(place, attempt).await?;
         self.broadcast(&raw).await;
         Ok(())
     }
 
-    /// What the node says to a broadcast proves nothing: receipts do.
-    async fn broadcast(&self, raw: &Bytes) {
-        if let Err(error) = self.rpc.send(raw).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "broadcast");
+    /// What the node says to a broadcast proves nothing: receipts do. It may
+    /// tell why there is none.
+    async fn broadcast(&mut self, raw: &Bytes) {
+        let sent = self.rpc.send(raw).await;
+        if let Err(error) = &sent {
+            tracing::debug!(error = error as &dyn std::error::Error, "broadcast");
         }
+        self.refusal = match sent {
+            // It has it already.
+            Err(RpcError::Refused { message, .. }) if message.contains("already") => None,
+            sent => sent.err().map(|error| error.to_string()),
+        };
     }
 
     fn call(&self, to: Address, data: &Bytes) -> Call {
@@ -338,13 +419,23 @@ impl Job {
                 needed,
             });
         }
+        let cap = U256::from(self.manner.fee_cap);
+        let low = U256::from(LOW * POST_GAS).saturating_mul(cap);
+        if balance < low {
+            tracing::error!(
+                purse = %self.purse(),
+                %balance,
+                expected = %low,
+                "the gas key runs low: it can't pay for {LOW} posts at the cap (--max-fee)"
+            );
+        }
         Ok(())
     }
 
     /// From the outbox, which knows what the chain does not yet.
     async fn next_nonce(&self) -> Result<u64, JobError> {
         let expected = self.outbox.next_nonce();
-        let found = self.rpc.nonce(self.purse(), "latest").await?;
+        let found = self.rpc.nonce(self.purse(), LATEST).await?;
         if found < expected {
             return Err(JobError::Behind { expected, found });
         }

@@ -12,7 +12,7 @@ use protocol::network::{NETWORKS, Network as Known};
 use crate::contract::TallystickAnchor::{
     TallystickAnchorErrors as Refusal, countCall, forkedCall, latestCall, retiredCall,
 };
-use crate::rpc::{Call, Rpc, RpcError};
+use crate::rpc::{Call, LATEST, Rpc, RpcError};
 
 /// A chain, as its id tells it from others (EIP-155).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,8 @@ pub struct Contract<'a> {
     rpc: &'a Rpc,
     address: Address,
     init_code: Bytes,
+    /// At which block it is read: a tag or a number.
+    block: String,
 }
 
 impl<'a> Contract<'a> {
@@ -112,7 +114,15 @@ impl<'a> Contract<'a> {
             rpc,
             address: Address::from(*log.contract().as_bytes()),
             init_code: log.init_code().into(),
+            block: LATEST.into(),
         }
+    }
+
+    /// The same, read at the block of this number: a node that has not got it
+    /// can't give an older answer.
+    pub fn at(self, height: u64) -> Self {
+        let block = format!("{height:#x}");
+        Self { block, ..self }
     }
 
     /// Where it is.
@@ -130,7 +140,7 @@ impl<'a> Contract<'a> {
     /// # Errors
     /// No answer, or other code than the creation code makes.
     pub async fn is_there(&self) -> Result<bool, ContractError> {
-        let code = self.rpc.code(self.address).await?;
+        let code = self.rpc.code(self.address, &self.block).await?;
         if code.is_empty() {
             return Ok(false);
         }
@@ -140,7 +150,7 @@ impl<'a> Contract<'a> {
             data: self.init_code.clone(),
         };
         // What a creation answers is the code that it leaves behind, keys included.
-        let ours = self.rpc.call(&creation).await?;
+        let ours = self.rpc.call(&creation, &self.block).await?;
         if code != ours {
             return Err(ContractError::Foreign(self.address));
         }
@@ -170,7 +180,7 @@ impl<'a> Contract<'a> {
     /// No answer, or no deployer.
     pub async fn deployer(&self) -> Result<Address, ContractError> {
         let deployer = Address::from(*DEPLOYER.as_bytes());
-        if self.rpc.code(deployer).await?.is_empty() {
+        if self.rpc.code(deployer, &self.block).await?.is_empty() {
             return Err(ContractError::NoDeployer(deployer));
         }
         Ok(deployer)
@@ -204,7 +214,8 @@ impl<'a> Contract<'a> {
             to: Some(self.address),
             data: call.abi_encode().into(),
         };
-        let answer = self.rpc.call(&call).await.map_err(refusal)?;
+        let answer = self.rpc.call(&call, &self.block).await;
+        let answer = answer.map_err(refusal)?;
         C::abi_decode_returns_validate(&answer).map_err(|_| ContractError::Answer(name))
     }
 }

@@ -1,42 +1,38 @@
-//! The outbox: every transaction that was signed and is not final yet, on the
-//! disk before anybody else sees it.
+//! The outbox: every transaction that was signed, on the disk before anybody
+//! else sees it, and what became of it.
 //!
-//! One file for each chain and gas key, as nonces are counted so. Whoever has
-//! it locked is the only one that spends from this key on this chain.
+//! A SQLite database for each chain and gas key, as nonces are counted so.
+//! Whoever has its lock file locked is the only one that spends from this key
+//! on this chain; others may read.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use alloy_primitives::{Address, B256, Bytes};
-use serde::{Deserialize, Serialize};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection as _, SqliteConnection};
 
 use crate::rpc::Receipt;
 
-/// What is in flight from one gas key on one chain.
+const SCHEMA: &str = include_str!("../../migrations/anchor/0001_outbox.sql");
+
+/// What was sent from one gas key on one chain.
 #[derive(Debug)]
 pub struct Outbox {
     file: PathBuf,
-    content: Content,
-    _lock: File,
-}
-
-/// The file's content.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Content {
-    chain: u64,
-    purse: Address,
-    /// The nonce after that of every post ever signed here.
-    next_nonce: u64,
-    /// By nonce, ascending.
+    database: SqliteConnection,
+    /// What is not final yet, by nonce, ascending; as the database has it.
     posts: Vec<Post>,
+    next_nonce: u64,
+    _lock: File,
 }
 
 /// A transaction, in every form in which it was signed: one of them at the
 /// most ever gets into the chain, as they share a nonce.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Post {
     /// What it does, for people.
     pub what: String,
@@ -51,13 +47,11 @@ pub struct Post {
     /// Oldest first; never empty.
     pub attempts: Vec<Attempt>,
     /// Where one of them was seen in the chain; it can still fall out of it.
-    #[serde(skip)]
     pub mined: Option<Mined>,
 }
 
 /// A signed form of a post.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Attempt {
     /// Its hash.
     pub hash: B256,
@@ -83,7 +77,7 @@ pub struct Mined {
 /// Why there is no outbox.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
-    /// It can't be read or written.
+    /// Its folder or lock can't be used.
     #[error("{} can't be {doing}", file.display())]
     Io {
         /// Which file.
@@ -97,7 +91,16 @@ pub enum OutboxError {
     /// Another job spends from this gas key.
     #[error("{} is held by another anchor job; stop that one, or use another gas key", .0.display())]
     Held(PathBuf),
-    /// Something else than an outbox.
+    /// The database can't be read or written.
+    #[error("the outbox {} can't be read or written; nothing was sent", file.display())]
+    Database {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Something else than an outbox, or a later version's.
     #[error(
         "{} is not the outbox of this chain and gas key; what it holds may be in flight, so look before you move it away",
         file.display()
@@ -105,11 +108,25 @@ pub enum OutboxError {
     Content {
         /// Which file.
         file: PathBuf,
-        /// What is wrong, if it is not JSON.
+        /// What is wrong, if the schema is.
         #[source]
-        source: Option<serde_json::Error>,
+        source: Option<MigrateError>,
     },
 }
+
+/// A row of the table `attempt`.
+type Row = (
+    i64,
+    String,
+    Vec<u8>,
+    Vec<u8>,
+    i64,
+    String,
+    String,
+    Vec<u8>,
+    Vec<u8>,
+    i64,
+);
 
 impl Outbox {
     /// Opens that of a gas key on a chain in a folder, both made if need be,
@@ -117,106 +134,205 @@ impl Outbox {
     ///
     /// # Errors
     /// [`OutboxError`].
-    pub fn open(folder: &Path, chain: u64, purse: Address) -> Result<Self, OutboxError> {
+    pub async fn open(folder: &Path, chain: u64, purse: Address) -> Result<Self, OutboxError> {
         fs::create_dir_all(folder).map_err(failed(folder, "created"))?;
         let name = format!("{chain}-{purse:#x}");
-        let lock_file = folder.join(format!("{name}.lock"));
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_file)
-            .map_err(failed(&lock_file, "written"))?;
-        match lock.try_lock() {
-            Ok(()) => (),
-            Err(TryLockError::WouldBlock) => return Err(OutboxError::Held(lock_file)),
-            Err(TryLockError::Error(source)) => return Err(failed(&lock_file, "locked")(source)),
-        }
-        let file = folder.join(format!("{name}.json"));
-        let content = match fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| OutboxError::Content {
-                file: file.clone(),
-                source: Some(error),
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Content {
-                chain,
-                purse,
-                next_nonce: 0,
-                posts: vec![],
-            },
-            Err(error) => return Err(failed(&file, "read")(error)),
-        };
-        let whole = content.posts.iter().all(|post| !post.attempts.is_empty());
-        if (content.chain, content.purse) != (chain, purse) || !whole {
-            return Err(OutboxError::Content { file, source: None });
-        }
-        Ok(Self {
+        let lock = locked(folder.join(format!("{name}.lock")))?;
+        let file = folder.join(format!("{name}.db"));
+        let options = SqliteConnectOptions::new()
+            .filename(&file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A transaction is broadcast when it is on the disk, not before.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10));
+        let opened = SqliteConnection::connect_with(&options).await;
+        let mut outbox = Self {
+            database: opened.map_err(broken(&file))?,
             file,
-            content,
+            posts: vec![],
+            next_nonce: 0,
             _lock: lock,
-        })
+        };
+        // So that not the file itself is lost with the power.
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(failed(folder, "written"))?;
+        outbox.migrate().await?;
+        outbox.identify(chain, purse).await?;
+        outbox.read().await?;
+        Ok(outbox)
     }
 
     /// What is not final yet, by nonce.
     pub fn posts(&self) -> &[Post] {
-        &self.content.posts
+        &self.posts
     }
 
-    /// The nonce after that of every post ever signed here.
+    /// The nonce after that of every post ever signed here; 0 before there was one.
     pub fn next_nonce(&self) -> u64 {
-        self.content.next_nonce
+        self.next_nonce
+    }
+
+    /// The number of the newest block that a post was seen in; 0 without one.
+    pub fn height(&self) -> u64 {
+        let mined = self.posts.iter().filter_map(|post| post.mined);
+        mined.map(|mined| mined.receipt.block).max().unwrap_or(0)
     }
 
     /// Takes down a signed post. It must not be broadcast before this returns.
     ///
     /// # Errors
     /// It is not on the disk.
-    pub fn add(&mut self, post: Post) -> Result<(), OutboxError> {
-        self.content.next_nonce = post.nonce + 1;
-        self.content.posts.push(post);
-        self.save()
+    pub async fn add(&mut self, post: Post) -> Result<(), OutboxError> {
+        self.insert(&post, 0, post.newest()).await?;
+        self.next_nonce = post.nonce + 1;
+        self.posts.push(post);
+        Ok(())
     }
 
     /// Takes down another form of the post at a place; likewise.
     ///
     /// # Errors
     /// It is not on the disk.
-    pub fn replace(&mut self, place: usize, attempt: Attempt) -> Result<(), OutboxError> {
-        self.content.posts[place].attempts.push(attempt);
-        self.save()
+    pub async fn replace(&mut self, place: usize, attempt: Attempt) -> Result<(), OutboxError> {
+        let post = self.posts[place].clone();
+        self.insert(&post, post.attempts.len(), &attempt).await?;
+        self.posts[place].attempts.push(attempt);
+        Ok(())
     }
 
     /// Notes where a post was seen, or that it is no longer there.
     pub fn see(&mut self, place: usize, mined: Option<Mined>) {
-        self.content.posts[place].mined = mined;
+        self.posts[place].mined = mined;
     }
 
-    /// Drops the posts that nothing can change any more.
+    /// Takes down what became of the posts that nothing can change any more.
     ///
     /// # Errors
     /// It is not on the disk.
-    pub fn settle(&mut self, done: impl Fn(&Post) -> bool) -> Result<(), OutboxError> {
-        let before = self.content.posts.len();
-        self.content.posts.retain(|post| !done(post));
-        if self.content.posts.len() == before {
-            return Ok(());
+    pub async fn settle(&mut self, done: impl Fn(&Post) -> bool) -> Result<(), OutboxError> {
+        const SETTLE: &str = "UPDATE attempt
+            SET outcome = CASE WHEN hash = $2 THEN 'final' ELSE 'displaced' END WHERE nonce = $1";
+        for post in self.posts.iter().filter(|post| done(post)) {
+            let in_chain = post.mined.map_or(B256::ZERO, |mined| mined.hash);
+            let settled = sqlx::query(SETTLE)
+                .bind(integer(post.nonce))
+                .bind(in_chain.to_vec())
+                .execute(&mut self.database);
+            settled.await.map_err(broken(&self.file))?;
         }
-        self.save()
+        self.posts.retain(|post| !done(post));
+        Ok(())
     }
 
-    /// Whole or not at all.
-    fn save(&self) -> Result<(), OutboxError> {
-        let json = serde_json::to_vec_pretty(&self.content).expect("plain JSON");
-        let draft = self.file.with_extension("json.new");
-        let folder = self.file.parent().expect("a file in a folder");
-        let written = File::create(&draft)
-            .and_then(|mut file| {
-                file.write_all(&json)?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&draft, &self.file))
-            .and_then(|()| File::open(folder)?.sync_all());
-        written.map_err(failed(&self.file, "written"))
+    /// Takes down how many anchors a contract has; gives how many it had.
+    ///
+    /// # Errors
+    /// It is not on the disk.
+    pub async fn count(&mut self, contract: Address, count: u64) -> Result<u64, OutboxError> {
+        const COUNT: &str = "INSERT INTO contract (address, count) VALUES ($1, $2)
+            ON CONFLICT (address) DO UPDATE SET count = excluded.count";
+        let before = sqlx::query_as("SELECT count FROM contract WHERE address = $1")
+            .bind(contract.to_vec())
+            .fetch_optional(&mut self.database);
+        let before: Option<(i64,)> = before.await.map_err(broken(&self.file))?;
+        let before = before.map_or(0, |(count,)| count.unsigned_abs());
+        if before != count {
+            let counted = sqlx::query(COUNT)
+                .bind(contract.to_vec())
+                .bind(integer(count))
+                .execute(&mut self.database);
+            counted.await.map_err(broken(&self.file))?;
+        }
+        Ok(before)
+    }
+
+    async fn migrate(&mut self) -> Result<(), OutboxError> {
+        let sql = sqlx::SqlStr::from_static(SCHEMA);
+        let first = Migration::new(1, "outbox".into(), MigrationType::Simple, sql, false);
+        let migrator = Migrator::with_migrations(vec![first]);
+        let file = self.file.clone();
+        match migrator.run(&mut self.database).await {
+            Ok(()) => Ok(()),
+            Err(MigrateError::Execute(source)) => Err(OutboxError::Database { file, source }),
+            Err(source) => Err(OutboxError::Content {
+                file,
+                source: Some(source),
+            }),
+        }
+    }
+
+    /// Requires that it is this one's.
+    async fn identify(&mut self, chain: u64, purse: Address) -> Result<(), OutboxError> {
+        const NEW: &str = "INSERT INTO purse (one, chain, address) VALUES (1, $1, $2)
+            ON CONFLICT DO NOTHING";
+        let new = sqlx::query(NEW)
+            .bind(chain.to_string())
+            .bind(purse.to_vec());
+        let new = new.execute(&mut self.database).await;
+        new.map_err(broken(&self.file))?;
+        let known = sqlx::query_as("SELECT chain, address FROM purse");
+        let known = known.fetch_one(&mut self.database).await;
+        let known: (String, Vec<u8>) = known.map_err(broken(&self.file))?;
+        if known.0 != chain.to_string() || known.1 != purse.as_slice() {
+            return Err(self.foreign());
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), OutboxError> {
+        const OPEN: &str = "SELECT nonce, what, recipient, data, gas, max_fee, tip, hash, raw, time
+            FROM attempt WHERE outcome IS NULL ORDER BY nonce, number";
+        let newest = sqlx::query_as("SELECT coalesce(max(nonce) + 1, 0) FROM attempt");
+        let newest = newest.fetch_one(&mut self.database).await;
+        let (next,): (i64,) = newest.map_err(broken(&self.file))?;
+        self.next_nonce = next.unsigned_abs();
+        let rows = sqlx::query_as(OPEN).fetch_all(&mut self.database).await;
+        let rows: Vec<Row> = rows.map_err(broken(&self.file))?;
+        for row in rows {
+            let post = parse(row).ok_or_else(|| self.foreign())?;
+            match self
+                .posts
+                .last_mut()
+                .filter(|last| last.nonce == post.nonce)
+            {
+                Some(last) => last.attempts.extend(post.attempts),
+                None => self.posts.push(post),
+            }
+        }
+        Ok(())
+    }
+
+    async fn insert(
+        &mut self,
+        post: &Post,
+        number: usize,
+        attempt: &Attempt,
+    ) -> Result<(), OutboxError> {
+        const INSERT: &str = "INSERT INTO attempt
+            (nonce, number, what, recipient, data, gas, max_fee, tip, hash, raw, time)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        let inserted = sqlx::query(INSERT)
+            .bind(integer(post.nonce))
+            .bind(integer(number as u64))
+            .bind(&post.what)
+            .bind(post.to.to_vec())
+            .bind(post.data.to_vec())
+            .bind(integer(post.gas))
+            .bind(attempt.max_fee.to_string())
+            .bind(attempt.tip.to_string())
+            .bind(attempt.hash.to_vec())
+            .bind(attempt.raw.to_vec())
+            .bind(integer(attempt.time))
+            .execute(&mut self.database);
+        inserted.await.map_err(broken(&self.file)).map(drop)
+    }
+
+    fn foreign(&self) -> OutboxError {
+        OutboxError::Content {
+            file: self.file.clone(),
+            source: None,
+        }
     }
 }
 
@@ -225,6 +341,47 @@ impl Post {
     pub fn newest(&self) -> &Attempt {
         self.attempts.last().expect("a post was signed")
     }
+}
+
+fn locked(file: PathBuf) -> Result<File, OutboxError> {
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&file)
+        .map_err(failed(&file, "written"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OutboxError::Held(file)),
+        Err(TryLockError::Error(source)) => Err(failed(&file, "locked")(source)),
+    }
+}
+
+/// A post in one of its forms.
+fn parse(row: Row) -> Option<Post> {
+    let (nonce, what, to, data, gas, max_fee, tip, hash, raw, time) = row;
+    let attempt = Attempt {
+        hash: B256::try_from(&hash[..]).ok()?,
+        raw: raw.into(),
+        max_fee: max_fee.parse().ok()?,
+        tip: tip.parse().ok()?,
+        time: time.try_into().ok()?,
+    };
+    Some(Post {
+        what,
+        to: Address::try_from(&to[..]).ok()?,
+        data: data.into(),
+        gas: gas.try_into().ok()?,
+        nonce: nonce.try_into().ok()?,
+        attempts: vec![attempt],
+        mined: None,
+    })
+}
+
+/// Nonces, gas, block numbers and times never come near 2^63; a node that says
+/// so gets what no other row has.
+fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn failed(file: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> OutboxError {
@@ -236,52 +393,90 @@ fn failed(file: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> OutboxE
     }
 }
 
+fn broken(file: &Path) -> impl FnOnce(sqlx::Error) -> OutboxError {
+    let file = file.to_owned();
+    move |source| OutboxError::Database { file, source }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::env;
     use std::process;
 
-    #[test]
-    fn what_was_added_is_there_again_and_nobody_else_gets_in() {
-        let folder = env::temp_dir().join(format!("tally-outbox-{}", process::id()));
-        let purse = Address::repeat_byte(7);
-        let mut outbox = Outbox::open(&folder, 1, purse).expect("new");
-        let attempt = |n: u8| Attempt {
+    fn attempt(n: u8) -> Attempt {
+        Attempt {
             hash: B256::repeat_byte(n),
             raw: vec![n; 3].into(),
             max_fee: u128::from(u64::MAX) + u128::from(n),
             tip: 1,
             time: 2,
-        };
-        let post = Post {
+        }
+    }
+
+    fn post(nonce: u64, n: u8) -> Post {
+        Post {
             what: "anchor".into(),
             to: Address::repeat_byte(8),
             data: vec![1].into(),
             gas: 9,
-            nonce: 41,
-            attempts: vec![attempt(1)],
+            nonce,
+            attempts: vec![attempt(n)],
             mined: None,
-        };
-        outbox.add(post).expect("writable");
-        outbox.replace(0, attempt(2)).expect("writable");
-        let held = Outbox::open(&folder, 1, purse);
+        }
+    }
+
+    /// Dropping it leaves that to a thread, which takes its time.
+    async fn close(outbox: Outbox) {
+        outbox.database.close().await.expect("closes");
+    }
+
+    #[tokio::test]
+    async fn what_was_added_is_there_again_and_nobody_else_gets_in() {
+        let folder = env::temp_dir().join(format!("tally-outbox-{}", process::id()));
+        let purse = Address::repeat_byte(7);
+        let mut outbox = Outbox::open(&folder, 1, purse).await.expect("new");
+        outbox.add(post(41, 1)).await.expect("writable");
+        outbox.replace(0, attempt(2)).await.expect("writable");
+        outbox.add(post(42, 3)).await.expect("writable");
+        let again = outbox.add(post(41, 4)).await;
+        assert!(
+            matches!(again, Err(OutboxError::Database { .. })),
+            "a nonce is never given twice"
+        );
+        assert_eq!(outbox.posts().len(), 2);
+        let contract = Address::repeat_byte(9);
+        assert_eq!(outbox.count(contract, 7).await.expect("writable"), 0);
+        let held = Outbox::open(&folder, 1, purse).await;
         assert!(matches!(held, Err(OutboxError::Held(_))));
-        Outbox::open(&folder, 2, purse).expect("another chain's");
-        drop(outbox);
-        let mut outbox = Outbox::open(&folder, 1, purse).expect("there");
-        assert_eq!(outbox.next_nonce(), 42);
+        close(Outbox::open(&folder, 2, purse).await.expect("another's")).await;
+        close(outbox).await;
+        let mut outbox = Outbox::open(&folder, 1, purse).await.expect("there");
+        assert_eq!(outbox.next_nonce(), 43);
+        assert_eq!(outbox.count(contract, 6).await.expect("writable"), 7);
         assert_eq!(outbox.posts()[0].attempts.len(), 2);
         assert_eq!(outbox.posts()[0].newest().max_fee, attempt(2).max_fee);
-        outbox.settle(|post| post.nonce == 41).expect("writable");
-        drop(outbox);
-        let outbox = Outbox::open(&folder, 1, purse).expect("there");
-        assert!(outbox.posts().is_empty());
-        assert_eq!(outbox.next_nonce(), 42, "a nonce is never given twice");
-        drop(outbox);
-        fs::write(folder.join(format!("1-{purse:#x}.json")), "{}").expect("ours");
-        let other = Outbox::open(&folder, 1, purse);
-        assert!(matches!(other, Err(OutboxError::Content { .. })));
+        assert_eq!(outbox.posts()[1].newest().raw, attempt(3).raw);
+        let settled = outbox.settle(|post| post.nonce == 41).await;
+        settled.expect("writable");
+        close(outbox).await;
+        let outbox = Outbox::open(&folder, 1, purse).await.expect("there");
+        let open: Vec<_> = outbox.posts().iter().map(|post| post.nonce).collect();
+        assert_eq!((open, outbox.next_nonce()), (vec![42], 43));
+        close(outbox).await;
+        let name = |chain: u64| folder.join(format!("{chain}-{purse:#x}.db"));
+        fs::rename(name(2), name(3)).expect("ours");
+        fs::write(name(1), "{}, and no database at all").expect("ours");
+        for chain in [1, 3] {
+            let other = Outbox::open(&folder, chain, purse).await;
+            assert!(
+                matches!(
+                    other,
+                    Err(OutboxError::Content { .. } | OutboxError::Database { .. })
+                ),
+                "{chain}"
+            );
+        }
         fs::remove_dir_all(&folder).expect("ours");
     }
 }

@@ -6,13 +6,25 @@
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use reqwest::Url;
+use reqwest::header::RETRY_AFTER;
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// No answer that is asked for is longer.
 const MAX_ANSWER: usize = 1 << 20;
+
+/// The newest block, by its tag.
+pub const LATEST: &str = "latest";
+
+/// How long is waited at first where a node limits how often it is asked; each
+/// time twice as long, up to [`LONGEST`], then it is given up.
+const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(8);
+
+/// What nodes say by JSON-RPC when they limit that (EIP-1474, and as HTTP has it).
+const LIMITED: [i64; 2] = [-32005, 429];
 
 /// A node.
 #[derive(Debug)]
@@ -43,6 +55,16 @@ pub enum RpcError {
         method: &'static str,
         /// What is wrong.
         cause: String,
+    },
+    /// It was asked too often.
+    #[error("the node at {host} limits how often it is asked ({method}): wait, or use another")]
+    Limited {
+        /// Which node.
+        host: String,
+        /// What was asked.
+        method: &'static str,
+        /// How long it wants to be left alone, if it says.
+        rest: Option<Duration>,
     },
     /// It refused.
     #[error("the node at {host} refused {method}: {message}")]
@@ -109,12 +131,20 @@ impl Rpc {
         self.number("eth_chainId", json!([])).await
     }
 
-    /// A contract's code; empty where there is none.
+    /// The number of the newest block.
     ///
     /// # Errors
     /// [`RpcError`].
-    pub async fn code(&self, address: Address) -> Result<Bytes, RpcError> {
-        self.ask("eth_getCode", json!([address, "latest"])).await
+    pub async fn height(&self) -> Result<u64, RpcError> {
+        self.number("eth_blockNumber", json!([])).await
+    }
+
+    /// A contract's code at `block`, a tag or a number; empty where there is none.
+    ///
+    /// # Errors
+    /// [`RpcError`].
+    pub async fn code(&self, address: Address, block: &str) -> Result<Bytes, RpcError> {
+        self.ask("eth_getCode", json!([address, block])).await
     }
 
     /// How many transactions an account has sent, at `block`: a tag.
@@ -131,7 +161,7 @@ impl Rpc {
     /// # Errors
     /// [`RpcError`].
     pub async fn balance(&self, address: Address) -> Result<U256, RpcError> {
-        self.ask("eth_getBalance", json!([address, "latest"])).await
+        self.ask("eth_getBalance", json!([address, LATEST])).await
     }
 
     /// What is paid for gas now.
@@ -140,7 +170,7 @@ impl Rpc {
     /// [`RpcError`].
     pub async fn fees(&self) -> Result<Fees, RpcError> {
         let method = "eth_getBlockByNumber";
-        let block: Value = self.ask(method, json!(["latest", false])).await?;
+        let block: Value = self.ask(method, json!([LATEST, false])).await?;
         let base = self.field(method, &block, "baseFeePerGas")?;
         let tip: U256 = self.ask("eth_maxPriorityFeePerGas", json!([])).await?;
         Ok(Fees {
@@ -167,12 +197,12 @@ impl Rpc {
         self.number("eth_estimateGas", json!([call.json()])).await
     }
 
-    /// What a call answers at the newest block.
+    /// What a call answers at `block`, a tag or a number.
     ///
     /// # Errors
     /// [`RpcError`].
-    pub async fn call(&self, call: &Call) -> Result<Bytes, RpcError> {
-        self.ask("eth_call", json!([call.json(), "latest"])).await
+    pub async fn call(&self, call: &Call, block: &str) -> Result<Bytes, RpcError> {
+        self.ask("eth_call", json!([call.json(), block])).await
     }
 
     /// Broadcasts a signed transaction.
@@ -236,6 +266,24 @@ impl Rpc {
         method: &'static str,
         params: Value,
     ) -> Result<T, RpcError> {
+        let mut pause = PAUSE;
+        loop {
+            match self.ask_now(method, &params).await {
+                Err(RpcError::Limited { rest, .. }) if pause <= LONGEST => {
+                    let rest = rest.unwrap_or_default().min(LONGEST);
+                    tokio::time::sleep(pause.max(rest)).await;
+                    pause *= 2;
+                }
+                answered => return answered,
+            }
+        }
+    }
+
+    async fn ask_now<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: &Value,
+    ) -> Result<T, RpcError> {
         let question = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let away = |error: reqwest::Error| RpcError::Away {
             host: self.host(),
@@ -245,6 +293,16 @@ impl Rpc {
         let asked = self.http.post(self.url.clone()).json(&question).send();
         let mut answer = asked.await.map_err(away)?;
         let status = answer.status();
+        let limited = |rest| RpcError::Limited {
+            host: self.host(),
+            method,
+            rest,
+        };
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            let rest = answer.headers().get(RETRY_AFTER);
+            let rest = rest.and_then(|value| value.to_str().ok()?.parse().ok());
+            return Err(limited(rest.map(Duration::from_secs)));
+        }
         let form = |cause: String| RpcError::Form {
             host: self.host(),
             method,
@@ -261,6 +319,9 @@ impl Rpc {
             return Err(form(format!("status {status}, {} bytes", body.len())));
         };
         if let Some(refusal) = answer.error {
+            if LIMITED.contains(&refusal.code) {
+                return Err(limited(None));
+            }
             return Err(RpcError::Refused {
                 host: self.host(),
                 method,
@@ -291,6 +352,8 @@ struct Answer {
 
 #[derive(Deserialize)]
 struct Refusal {
+    #[serde(default)]
+    code: i64,
     message: String,
     data: Option<Value>,
 }

@@ -1,8 +1,10 @@
 //! The commands: deploy, once, run, status.
 
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
-use std::{fs, io};
 
 use alloy_primitives::{Address, B256, Bytes, hex};
 use alloy_sol_types::SolCall as _;
@@ -10,6 +12,8 @@ use protocol::anchor::{CREATE2_SALT, ChainLog};
 use protocol::hash::Hash;
 use protocol::index::TreeSize;
 use protocol::key::VerifierKey;
+use protocol::policy::{Policy, PolicyError};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Chain, Cli, Command, Pace, Spending, Target};
 use crate::contract::TallystickAnchor::postCall;
@@ -24,6 +28,9 @@ use crate::source::{Known, Offer, Source, SourceError};
 const VERIFICATION_INPUT: &str = include_str!("../contract/standard-input.json");
 /// As explorers list it.
 const COMPILER: &str = "v0.8.37+commit.f401782d";
+
+/// How long a log may take to publish an entry (publish_max), and some more.
+const PUBLISHING: Duration = Duration::from_secs(15);
 
 /// Why a command did not do what it is for.
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +59,24 @@ pub enum RunError {
     /// No verifier key.
     #[error("{} does not hold a verifier key", .0.display())]
     Pin(PathBuf),
+    /// A policy file is none.
+    #[error("{} is no policy", file.display())]
+    Policy {
+        /// Which.
+        file: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: PolicyError,
+    },
+    /// Signals can't be waited for.
+    #[error("signals can't be waited for")]
+    Signals(#[source] io::Error),
     /// No folder for the state.
     #[error("no place for the outbox: give one with --state")]
     NoState,
     /// The log shows one root and the chain another.
     #[error(
-        "the log offers the root {offered} for size {size}, and {anchored} is anchored for it: two signed roots for one size prove a fork"
+        "the log offers the root {offered} for size {size}, and the node at {host} says that {anchored} is anchored for it: two signed roots for one size prove a fork, unless the node lies; ask another"
     )]
     Fork {
         /// For which size.
@@ -66,6 +85,23 @@ pub enum RunError {
         offered: Hash,
         /// What is anchored.
         anchored: Hash,
+        /// Who says so.
+        host: String,
+    },
+    /// The log does not go on from what is anchored.
+    #[error(
+        "the log does not continue the root {anchored} that, as the node at {host} says, is anchored for size {size}: the log was rewritten, unless the node lies; ask another"
+    )]
+    Rewritten {
+        /// For which size.
+        size: TreeSize,
+        /// What is anchored.
+        anchored: Hash,
+        /// Who says so.
+        host: String,
+        /// What is wrong with the log's proof.
+        #[source]
+        source: SourceError,
     },
     /// The log is shorter than what is anchored.
     #[error(
@@ -120,8 +156,10 @@ impl RunError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Source(error) if error.is_misbehaviour() => 1,
-            Self::Fork { .. } => 1,
+            Self::Fork { .. } | Self::Rewritten { .. } => 1,
+            Self::Source(SourceError::ForeignPolicy(_)) => 2,
             Self::Purse(_) | Self::Http(_) | Self::File { .. } | Self::Pin(_) | Self::NoState => 2,
+            Self::Policy { .. } | Self::Signals(_) => 2,
             Self::Job(JobError::Outbox(_)) => 2,
             Self::Job(JobError::Contract(
                 ContractError::Chain { .. } | ContractError::Missing(_) | ContractError::Foreign(_),
@@ -157,7 +195,21 @@ pub async fn run(cli: Cli) -> Result<String, RunError> {
             target,
             spending,
             pace,
-        } => go_on(&mut Opened::new(&target, &spending).await?, &pace).await,
+        } => {
+            let mut stop = pin!(stop().map_err(RunError::Signals)?);
+            let mut opened = tokio::select! {
+                opened = Opened::new(&target, &spending) => opened?,
+                () = &mut stop => return Ok("stopped\n".into()),
+            };
+            tokio::select! {
+                ended = go_on(&mut opened, &pace) => return Err(ended),
+                () = stop => (),
+            }
+            Ok(match opened.job.posts().len() {
+                0 => "stopped; nothing is in flight\n".into(),
+                n => format!("stopped; the next run follows what is not final yet: {n}\n"),
+            })
+        }
         Command::Status { target } => status(&target).await,
     }
 }
@@ -170,6 +222,17 @@ struct Opened {
     pin: Pin,
     /// What the log's entry 0 says, once it was asked.
     log: Option<ChainLog>,
+}
+
+fn source(target: &Target) -> Result<Source, RunError> {
+    let policy = target.policy.as_deref().map(|file| {
+        let file = file.to_owned();
+        match fs::read(&file) {
+            Ok(text) => Policy::parse(&text).map_err(|source| RunError::Policy { file, source }),
+            Err(source) => Err(RunError::File { file, source }),
+        }
+    });
+    Ok(Source::new(target.log.clone(), policy.transpose()?)?)
 }
 
 impl Opened {
@@ -186,7 +249,7 @@ impl Opened {
         let Chain { rpc_url, chain } = &target.chain;
         let rpc = Rpc::new(rpc_url.clone())?;
         Ok(Self {
-            source: Source::new(target.log.clone())?,
+            source: source(target)?,
             pin: Pin::open(target, &folder)?,
             job: Job::open(rpc, *chain, purse, &folder, manner).await?,
             log: None,
@@ -198,6 +261,48 @@ impl Opened {
         self.pin.keep(&known.key)?;
         self.log = Some(known.log.clone());
         Ok((known, offer))
+    }
+
+    /// What is offered once it holds all wallets' totals; what it was, if the
+    /// log does not get that far in time.
+    async fn summed_up(&mut self, mut offer: Offer) -> Result<Offer, RunError> {
+        let index = match self.source.sum_up().await {
+            Ok(Some(index)) => index,
+            Ok(None) => return Ok(offer),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "anchoring without a totals entry of now");
+                return Ok(offer);
+            }
+        };
+        let begun = tokio::time::Instant::now();
+        while offer.size.get() <= index {
+            if begun.elapsed() >= PUBLISHING {
+                tracing::warn!(
+                    index,
+                    "the totals entry is not published; anchoring without"
+                );
+                break;
+            }
+            tokio::time::sleep(self.job.pace()).await;
+            let newer = self.offer().await?.1;
+            // Of several gateways of one log some may be behind.
+            if newer.size > offer.size {
+                offer = newer;
+            }
+        }
+        Ok(offer)
+    }
+
+    /// The contract as it is now, and what is anchored there.
+    async fn anchored(&mut self, log: &ChainLog) -> Result<Option<Anchored>, RunError> {
+        let height = self.job.height().await?;
+        let contract = Contract::of(log, self.job.rpc()).at(height);
+        contract.require().await?;
+        let (address, latest) = (contract.address(), contract.latest().await?);
+        let count = latest.map_or(0, |anchored| anchored.index.saturating_add(1));
+        self.job.count(address, count).await?;
+        Ok(latest)
     }
 }
 
@@ -276,20 +381,20 @@ async fn deploy(opened: &mut Opened) -> Result<String, RunError> {
 /// than `least` entries of kind usage and binding.
 async fn once(opened: &mut Opened, least: u64) -> Result<String, RunError> {
     let (known, offer) = opened.offer().await?;
-    let contract = Contract::of(&known.log, opened.job.rpc());
-    let address = contract.address();
-    contract.require().await?;
-    let latest = contract.latest().await?;
+    let address = Contract::of(&known.log, opened.job.rpc()).address();
+    let latest = opened.anchored(&known.log).await?;
     let (from, root) = latest.map_or((TreeSize::ZERO, Hash::EMPTY_ROOT), |a| (a.size, a.root));
     if let Some(anchored) = latest.filter(|anchored| anchored.size >= offer.size) {
-        return already(&anchored, &offer);
+        return already(&anchored, &offer, opened.job.rpc().host());
     }
-    let proof = opened.source.consistency((from, root), &offer).await?;
     if !opened.source.grew(from.get(), offer.size, least).await? {
         return Ok(format!(
             "not grown by {least} since size {from}; nothing was sent\n"
         ));
     }
+    let offer = opened.summed_up(offer).await?;
+    let proof = opened.source.consistency((from, root), &offer).await;
+    let proof = proof.map_err(|source| rewritten(source, (from, root), opened.job.rpc()))?;
     let call = postCall {
         size: offer.size.get(),
         root: word(offer.root),
@@ -304,7 +409,7 @@ async fn once(opened: &mut Opened, least: u64) -> Result<String, RunError> {
     let done = opened.job.follow().await?;
     let told = sent(opened.job.network(), &done)?;
     // A post that was refused, or displaced, and final when it was first seen is gone.
-    let latest = Contract::of(&known.log, opened.job.rpc()).latest().await?;
+    let latest = opened.anchored(&known.log).await?;
     if latest.is_none_or(|anchored| anchored.size < offer.size) {
         return Err(RunError::NotAnchored { size: offer.size });
     }
@@ -315,7 +420,7 @@ async fn once(opened: &mut Opened, least: u64) -> Result<String, RunError> {
 }
 
 /// What is to be said where the contract is as far as the log.
-fn already(anchored: &Anchored, offer: &Offer) -> Result<String, RunError> {
+fn already(anchored: &Anchored, offer: &Offer, host: String) -> Result<String, RunError> {
     if anchored.size > offer.size {
         return Err(RunError::Shorter {
             offered: offer.size,
@@ -327,12 +432,27 @@ fn already(anchored: &Anchored, offer: &Offer) -> Result<String, RunError> {
             size: offer.size,
             offered: offer.root,
             anchored: anchored.root,
+            host,
         });
     }
     Ok(format!(
         "size {} root 0x{} is anchored already; nothing was sent\n",
         anchored.size, anchored.root
     ))
+}
+
+/// A proof that fails may be the log's doing or the node's: both are named.
+fn rewritten(source: SourceError, (size, anchored): (TreeSize, Hash), node: &Rpc) -> RunError {
+    let host = node.host();
+    match source {
+        SourceError::Proof { .. } => RunError::Rewritten {
+            size,
+            anchored,
+            host,
+            source,
+        },
+        source => source.into(),
+    }
 }
 
 /// What became of the newest transaction.
@@ -355,14 +475,16 @@ fn sent(network: Network, done: &[(Post, Mined)]) -> Result<String, RunError> {
 }
 
 /// Anchors again and again; ends only with an error that time does not mend.
-async fn go_on(opened: &mut Opened, pace: &Pace) -> Result<String, RunError> {
+async fn go_on(opened: &mut Opened, pace: &Pace) -> RunError {
     let mut next = tokio::time::Instant::now();
+    let mut first = true;
     loop {
         if tokio::time::Instant::now() >= next {
             next = tokio::time::Instant::now() + pace.every;
             match round(opened, pace).await {
-                Ok(told) => print!("{told}"),
-                Err(error) if error.code() < 3 => return Err(error),
+                Ok(told) => tell(&told),
+                // Wrong use shows at once; later it is a node that fails to see what was there.
+                Err(error) if error.code() == 1 || (first && error.code() == 2) => return error,
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(error, "not anchored; trying again");
@@ -370,12 +492,30 @@ async fn go_on(opened: &mut Opened, pace: &Pace) -> Result<String, RunError> {
                     next = tokio::time::Instant::now() + pace.every.min(Duration::from_secs(60));
                 }
             }
+            first = false;
         }
         tokio::time::sleep(opened.job.pace().min(pace.every)).await;
         if let Err(error) = opened.job.look().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the outbox waits");
         }
     }
+}
+
+/// Says what was done. A reader that has left is no reason to stop.
+fn tell(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn stop() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => (),
+            _ = interrupt.recv() => (),
+        }
+    })
 }
 
 async fn round(opened: &mut Opened, pace: &Pace) -> Result<String, RunError> {
@@ -406,7 +546,7 @@ async fn status(target: &Target) -> Result<String, RunError> {
     require_chain(&rpc, *chain).await?;
     let folder = target.state_folder().ok_or(RunError::NoState)?;
     let pin = Pin::open(target, &folder)?;
-    let source = Source::new(target.log.clone())?;
+    let source = source(target)?;
     let (known, offer) = source.offer(pin.key.as_ref()).await?;
     let contract = Contract::of(&known.log, &rpc);
     let mut told = format!(
@@ -422,6 +562,9 @@ async fn status(target: &Target) -> Result<String, RunError> {
     if let Some(link) = chain.explorer(&format!("address/{}", contract.address())) {
         told += &format!("explorer {link}\n");
     }
+    if !offer.cosigned.is_empty() {
+        told += &format!("cosigned {}\n", offer.cosigned.join(", "));
+    }
     contract.require().await?;
     let Some(anchored) = contract.latest().await? else {
         return Ok(told + "anchored nothing yet\n");
@@ -436,7 +579,8 @@ async fn status(target: &Target) -> Result<String, RunError> {
     );
     if anchored.size <= offer.size {
         let from = (anchored.size, anchored.root);
-        source.consistency(from, &offer).await?;
+        let proof = source.consistency(from, &offer).await;
+        proof.map_err(|source| rewritten(source, from, &rpc))?;
         told += "the anchored root is the beginning of what the log offers\n";
     }
     Ok(told)

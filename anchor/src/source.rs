@@ -8,12 +8,15 @@ use alloy_primitives::Bytes;
 use protocol::anchor::ChainLog;
 use protocol::checkpoint::{Checkpoint, CheckpointError};
 use protocol::consent::recover;
+use protocol::cosignature::CosignatureError;
 use protocol::entry::{Body, Entry, EntryError};
 use protocol::hash::Hash;
 use protocol::index::{Index, Time, TreeSize};
 use protocol::key::VerifierKey;
+use protocol::note::Note;
+use protocol::policy::Policy;
 use protocol::proof::{ProofError, verify_consistency, verify_inclusion};
-use reqwest::Url;
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -25,6 +28,7 @@ const MAX_ANSWER: usize = 256 << 20;
 pub struct Source {
     http: reqwest::Client,
     base: Url,
+    policy: Option<Policy>,
 }
 
 /// A log as it says itself, shown under a checkpoint.
@@ -47,6 +51,9 @@ pub struct Offer {
     pub time: Time,
     /// The EVM key's signature.
     pub signature: Bytes,
+    /// The witnesses that cosigned it, by their names in the policy; none
+    /// without a policy.
+    pub cosigned: Vec<String>,
 }
 
 /// Why a log offers nothing that can be anchored.
@@ -71,6 +78,22 @@ pub enum SourceError {
     /// The checkpoint is not the log's.
     #[error("the log's checkpoint is not accepted")]
     Checkpoint(#[from] CheckpointError),
+    /// The policy is not about this log.
+    #[error("the policy lists other logs, but not {0}")]
+    ForeignPolicy(Box<VerifierKey>),
+    /// Too few witnesses.
+    #[error(
+        "not yet witnessed: the checkpoint of size {size} is cosigned by {by}, which is not the policy's quorum; nothing was sent"
+    )]
+    Unwitnessed {
+        /// Of which size.
+        size: TreeSize,
+        /// Who of the policy cosigned.
+        by: String,
+    },
+    /// A line by a known witness does not verify.
+    #[error("the checkpoint's cosignatures are not accepted")]
+    Cosignature(#[from] CosignatureError),
     /// An entry is none.
     #[error("entry {index} is not accepted")]
     Entry {
@@ -111,9 +134,15 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether the log answered, and wrongly so.
+    /// Whether the log answered, and wrongly so. Cosignatures are witnesses'.
     pub fn is_misbehaviour(&self) -> bool {
-        !matches!(self, Self::NoAnswer { .. })
+        !matches!(
+            self,
+            Self::NoAnswer { .. }
+                | Self::ForeignPolicy(_)
+                | Self::Unwitnessed { .. }
+                | Self::Cosignature(_)
+        )
     }
 }
 
@@ -137,6 +166,11 @@ struct Record {
 }
 
 #[derive(Deserialize)]
+struct Placed {
+    index: u64,
+}
+
+#[derive(Deserialize)]
 struct Records {
     records: Vec<Record>,
     next: Option<u64>,
@@ -148,11 +182,12 @@ struct Proof {
 }
 
 impl Source {
-    /// The log at `base`.
+    /// The log at `base`, whose checkpoints must have the quorum of `policy`,
+    /// if there is one.
     ///
     /// # Errors
     /// TLS or proxy settings are unusable.
-    pub fn new(mut base: Url) -> Result<Self, reqwest::Error> {
+    pub fn new(mut base: Url, policy: Option<Policy>) -> Result<Self, reqwest::Error> {
         if !base.path().ends_with('/') {
             let path = format!("{}/", base.path());
             base.set_path(&path);
@@ -162,7 +197,7 @@ impl Source {
             .timeout(Duration::from_secs(30))
             .redirect(reqwest::redirect::Policy::limited(4))
             .build()?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, policy })
     }
 
     /// The log's address.
@@ -205,13 +240,30 @@ impl Source {
                 evm_key: said.evm_key,
             });
         }
+        let cosigned = self.witnessed(&said.key, tree.0, &published.checkpoint)?;
         let offer = Offer {
             size: tree.0,
             root: tree.1,
             time,
             signature: published.signature,
+            cosigned,
         };
         Ok((Known { key: said.key, log }, offer))
+    }
+
+    /// Asks the log to sum up all wallets' totals in an entry; gives where that
+    /// stands, if there is anything to sum up.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn sum_up(&self) -> Result<Option<u64>, SourceError> {
+        let path = "api/totals";
+        let answer = self.send(self.http.post(self.url(path)?), path).await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let placed: Placed = read(answer, path).await?;
+        Ok(Some(placed.index))
     }
 
     /// The verified proof that an anchored tree is the beginning of what is offered.
@@ -294,23 +346,68 @@ impl Source {
             })
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, SourceError> {
-        let failed = |cause: String| SourceError::NoAnswer {
-            path: path.into(),
-            cause,
+    /// Who of the policy cosigned, if that is its quorum (C2SP tlog-policy).
+    fn witnessed(
+        &self,
+        key: &VerifierKey,
+        size: TreeSize,
+        note: &str,
+    ) -> Result<Vec<String>, SourceError> {
+        let Some(policy) = &self.policy else {
+            return Ok(vec![]);
         };
-        let url = self.base.join(path).map_err(|e| failed(e.to_string()))?;
-        let answer = self.http.get(url).send().await;
-        let answer = answer.and_then(reqwest::Response::error_for_status);
-        let mut answer = answer.map_err(|e| failed(e.to_string()))?;
-        let mut body = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(|e| failed(e.to_string()))? {
-            if body.len() + part.len() > MAX_ANSWER {
-                return Err(failed(format!("more than {MAX_ANSWER} bytes")));
-            }
-            body.extend_from_slice(&part);
+        if !policy.accepts(key) {
+            return Err(SourceError::ForeignPolicy(Box::new(key.clone())));
         }
-        serde_json::from_slice(&body).map_err(|e| failed(e.to_string()))
+        let note = Note::parse(note.as_bytes()).map_err(CheckpointError::from)?;
+        let judged = policy.judge(&note)?;
+        let name = |place: usize| String::from_utf8_lossy(policy.witnesses()[place].name());
+        let by: Vec<String> = judged.by.iter().map(|(at, _)| name(*at).into()).collect();
+        if judged.quorum {
+            return Ok(by);
+        }
+        let by = match &by[..] {
+            [] => "nobody of the policy".into(),
+            by => by.join(", "),
+        };
+        Err(SourceError::Unwitnessed { size, by })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, SourceError> {
+        let answer = self.send(self.http.get(self.url(path)?), path).await?;
+        read(answer, path).await
+    }
+
+    fn url(&self, path: &str) -> Result<Url, SourceError> {
+        self.base.join(path).map_err(no_answer(path))
+    }
+
+    async fn send(&self, request: RequestBuilder, path: &str) -> Result<Response, SourceError> {
+        request.send().await.map_err(no_answer(path))
+    }
+}
+
+/// A 200 answer's JSON.
+async fn read<T: DeserializeOwned>(answer: Response, path: &str) -> Result<T, SourceError> {
+    let mut answer = answer.error_for_status().map_err(no_answer(path))?;
+    if answer.status() != StatusCode::OK {
+        return Err(no_answer(path)(format!("status {}", answer.status())));
+    }
+    let mut body = Vec::new();
+    while let Some(part) = answer.chunk().await.map_err(no_answer(path))? {
+        if body.len() + part.len() > MAX_ANSWER {
+            return Err(no_answer(path)(format!("more than {MAX_ANSWER} bytes")));
+        }
+        body.extend_from_slice(&part);
+    }
+    serde_json::from_slice(&body).map_err(no_answer(path))
+}
+
+fn no_answer<E: ToString>(path: &str) -> impl Fn(E) -> SourceError {
+    let path = path.to_owned();
+    move |cause| SourceError::NoAnswer {
+        path: path.clone(),
+        cause: cause.to_string(),
     }
 }
 

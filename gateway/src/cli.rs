@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::chain::{RpcUrl, Template};
 use crate::config::{Given, GivenLimits, LogFormat, NamedUrl};
+use crate::demo::Anchoring;
 use crate::link::LinkOptions;
 
 /// A transparent proxy in front of LLM providers that keeps a verifiable log of token usage.
@@ -31,7 +32,8 @@ enum Command {
     /// The same with a stand-in provider inside that needs no API key: it keeps
     /// sending calls of every kind through the proxy, so that the whole loop
     /// can be watched. Data in ./tally-demo unless --data-dir says otherwise.
-    Demo(Box<Options>),
+    /// With --anchor the log's roots go to a chain on this machine, too.
+    Demo(Box<DemoOptions>),
     /// Bind calls to a wallet, in any log: makes a link token, prints the base
     /// URLs to use and the text that the wallet signs, takes the signature from
     /// standard input (made by `cast wallet sign`, say), and shows the receipt.
@@ -44,10 +46,27 @@ enum Command {
 pub enum Task {
     /// Run a gateway.
     Serve(Given),
-    /// Run a gateway with a stand-in provider and calls.
-    Demo(Given),
+    /// Run a gateway with a stand-in provider and calls, and perhaps a chain.
+    Demo(Given, Option<Anchoring>),
     /// Bind calls to a wallet.
     Link(LinkOptions),
+}
+
+#[derive(Args, Debug)]
+struct DemoOptions {
+    #[command(flatten)]
+    options: Options,
+
+    /// Anchor the log every 15 seconds on a chain on this machine: an anvil,
+    /// which is started and kept in the data directory. Needs the anchor job
+    /// beside this program: cargo build --release -p anchor
+    #[arg(long, help_heading = "Demo")]
+    anchor: bool,
+
+    /// The anvil to start [default: the one in PATH, beside this program, or in
+    /// ./node_modules]
+    #[arg(long, value_name = "PATH", requires = "anchor", help_heading = "Demo")]
+    anvil: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -177,7 +196,14 @@ impl Cli {
     pub fn task(self) -> Task {
         match self.command {
             None => Task::Serve(self.options.given()),
-            Some(Command::Demo(options)) => Task::Demo((*options).given()),
+            Some(Command::Demo(demo)) => {
+                let DemoOptions {
+                    options,
+                    anchor,
+                    anvil,
+                } = *demo;
+                Task::Demo(options.given(), anchor.then_some(Anchoring { anvil }))
+            }
             Some(Command::Link(options)) => Task::Link(options),
         }
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use gateway::cli::{Cli, Task};
 use gateway::config::{Config, ConfigError};
+use gateway::demo::DemoError;
 use gateway::link::LinkError;
 use gateway::{demo, link, server};
 
@@ -15,7 +16,8 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("gateway: {}", chain(&*error));
             let wrong_use = error.is::<ConfigError>()
-                || matches!(error.downcast_ref(), Some(LinkError::Argument(_)));
+                || matches!(error.downcast_ref(), Some(LinkError::Argument(_)))
+                || matches!(error.downcast_ref(), Some(DemoError::Anchor(_)));
             ExitCode::from(if wrong_use { 2 } else { 1 })
         }
     }
@@ -32,10 +34,12 @@ fn run(task: Task) -> Result<(), Box<dyn Error>> {
             server::init_logging(config.log_format);
             runtime.block_on(server::run(config)).map_err(Into::into)
         }
-        Task::Demo(given) => {
+        Task::Demo(given, anchoring) => {
             let config = Config::resolve(demo::defaults(given))?;
             server::init_logging(config.log_format);
-            runtime.block_on(demo::run(config)).map_err(Into::into)
+            runtime
+                .block_on(demo::run(config, anchoring))
+                .map_err(Into::into)
         }
         Task::Link(options) => runtime.block_on(link::run(options)).map_err(Into::into),
     };
