@@ -20,13 +20,27 @@ use crate::witness::enlisted::{EnlistError, Witnesses};
 
 /// Path segments that are the gateway's own, so no upstream may be called so.
 pub const RESERVED: &[&str] = &[
+    "anchors",
     "api",
+    "assets",
+    "badge",
+    "card",
+    "check",
     "checkpoint",
     "custom",
     "healthz",
+    "how",
+    "key",
+    "link",
+    "log",
     "metrics",
     "readyz",
+    "record",
+    "records",
+    "setup",
     "tile",
+    "wallet",
+    "witnesses",
 ];
 
 /// Where providers are by default.

@@ -162,6 +162,11 @@ impl ApiError {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", message)
     }
 
+    /// A sentence for a person.
+    pub(crate) fn message(&self) -> &str {
+        &self.body.message
+    }
+
     /// The answer, with an axum body.
     fn into_own(self) -> Response<axum::body::Body> {
         let json = serde_json::to_vec(&self.body).expect("two strings are JSON");
@@ -172,6 +177,8 @@ impl ApiError {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
+        // For pages, which say it to people.
+        response.extensions_mut().insert(self);
         response
     }
 

@@ -1,16 +1,27 @@
-//! Pages for people. One so far: what this is and what to do next.
+//! Pages for people, rendered here: they read the ledger and the store as the
+//! interface does, and need no script to be read.
+//!
+//! A page is a file: its handler makes the body, [`layout`] puts the frame
+//! around it, [`policy`] says what browsers refuse on it. Handlers fail with
+//! [`ApiError`], which becomes a page where a browser asks ([`failure`]).
+
+mod assets;
+mod failure;
+mod format;
+mod home;
+mod layout;
+mod policy;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
-use axum::http::{HeaderMap, HeaderName};
-use axum::response::{IntoResponse, Response};
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
+use axum::middleware;
 use axum::routing::get;
 use protocol::key::{Origin, VerifierKey};
+use tower_http::compression::CompressionLayer;
 
 use crate::api::Api;
 use crate::config::Config;
@@ -18,10 +29,15 @@ use crate::reply::ApiError;
 
 /// The pages, and the answer to whatever is nowhere.
 pub fn router(api: Api) -> Router {
+    let api = Arc::new(api);
+    let shown = middleware::from_fn_with_state(Arc::clone(&api), failure::shown);
     Router::new()
-        .route("/", get(home))
+        .route("/", get(home::home))
+        .route("/assets/{name}", get(assets::asset))
         .fallback(nowhere)
-        .with_state(Arc::new(api))
+        .layer(shown)
+        .layer(CompressionLayer::new())
+        .with_state(api)
 }
 
 /// What a starting gateway prints.
@@ -80,59 +96,6 @@ pub fn url(address: SocketAddr) -> String {
     format!("http://{reachable}")
 }
 
-async fn home(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
-    let address = visited(&headers);
-    let url = escape(&address);
-    let (vkey, size) = (
-        escape(&api.verifier.to_string()),
-        api.committed.borrow().checkpoint.size(),
-    );
-    let origin = escape(api.verifier.origin().as_str());
-    let sentinel = escape(&sentinel_line(&address, &api.verifier));
-    let page = format!(
-        r#"<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Tallystick: {origin}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; }}
-pre {{ padding: .75rem 1rem; overflow-x: auto; background: color-mix(in srgb, currentColor 8%, transparent); border-radius: .4rem; }}
-dt {{ font-weight: 600; }} dd {{ margin: 0 0 .6rem; overflow-wrap: anywhere; }}
-</style>
-<h1>Tallystick</h1>
-<p>A transparent proxy in front of LLM providers that keeps a verifiable log of token usage.
-Calls are forwarded untouched. The provider's own usage numbers become records in an append-only
-log with signed receipts, which anyone can check. Prompts, answers and keys are never stored.</p>
-<h2>Use it</h2>
-<pre>OPENAI_BASE_URL={url}/openai/v1
-ANTHROPIC_BASE_URL={url}/anthropic</pre>
-<h2>The log</h2>
-<dl>
-<dt>Name</dt><dd>{origin}</dd>
-<dt>Verifier key</dt><dd><code>{vkey}</code></dd>
-<dt>Entries</dt><dd>{size}</dd>
-</dl>
-<p><a href="/checkpoint">checkpoint</a> · <a href="/api/chain">chain</a> ·
-<a href="/api/records?limit=20">records</a> · <a href="/api/leaderboard">leaderboard</a> ·
-<a href="/api/models">models</a> · <a href="/api/stats">statistics</a> ·
-<a href="/openapi.json">OpenAPI</a></p>
-<h2>Check it</h2>
-<pre>{sentinel}</pre>
-</html>
-"#
-    );
-    let headers = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (
-            CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'",
-        ),
-    ];
-    (headers, page).into_response()
-}
-
 /// The address under which the visitor reached us: it works for it. A public
 /// name means TLS in front, whether or not that says so: nobody is to send a
 /// key in the clear.
@@ -150,17 +113,10 @@ fn visited(headers: &HeaderMap) -> String {
     format!("{scheme}://{host}")
 }
 
-async fn nowhere(uri: axum::http::Uri) -> ApiError {
+async fn nowhere(uri: Uri) -> ApiError {
     let message = format!(
         "nothing is at {}; calls go to /<provider>/..., the log's interface is described at /openapi.json",
         uri.path()
     );
     ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }
