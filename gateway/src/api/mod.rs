@@ -101,6 +101,7 @@ pub struct Api {
         sums::models,
         sums::leaderboard,
         sums::model_leaderboard,
+        sums::provider_leaderboard,
         witnesses::witnesses,
         anchors::anchors,
         wallet::wallet,
@@ -143,6 +144,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/models", get(sums::models))
         .route("/api/leaderboard", get(sums::leaderboard))
         .route("/api/leaderboard/model", get(sums::model_leaderboard))
+        .route("/api/leaderboard/provider", get(sums::provider_leaderboard))
         .route("/api/witnesses", get(witnesses::witnesses))
         .route("/api/anchors", get(anchors::anchors))
         .route("/api/wallet/{addr}", get(wallet::wallet))

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::records::parse_key_id;
 use super::{Api, limit, query};
-use crate::ledger::{self, Category, Window};
+use crate::ledger::{self, By, Category, Scope, Sort, Who, Window};
 use crate::reply::{ApiError, ErrorBody};
 
 /// Sums over usage entries; counts that an entry does not have are 0.
@@ -150,6 +150,11 @@ pub(super) struct Board {
     limit: Option<u32>,
     /// `proxy`, if not given, or `custom`.
     source: Option<String>,
+    /// Who is ranked: `key`, if not given, or `wallet`.
+    by: Option<String>,
+    /// `total`, if not given, `input`, `output`, `models` (not with `days`, nor
+    /// of one model) or `days` (not of one model or provider).
+    sort: Option<String>,
 }
 
 /// Which part of a model's leaderboard.
@@ -162,6 +167,27 @@ pub(super) struct ModelBoard {
     limit: Option<u32>,
     /// `proxy`, if not given, or `custom`.
     source: Option<String>,
+    /// Who is ranked: `key`, if not given, or `wallet`.
+    by: Option<String>,
+    /// `total`, if not given, `input`, `output`, `models` (not with `days`, nor
+    /// of one model) or `days` (not of one model or provider).
+    sort: Option<String>,
+}
+
+/// Which part of a provider's leaderboard.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ProviderBoard {
+    /// The provider's name.
+    provider: String,
+    /// At most so many rows: 1 to 1,000, 50 if not given.
+    limit: Option<u32>,
+    /// `proxy`, if not given, or `custom`.
+    source: Option<String>,
+    /// Who is ranked: `key`, if not given, or `wallet`.
+    by: Option<String>,
+    /// `total`, if not given, `input`, `output` or `models`.
+    sort: Option<String>,
 }
 
 /// A leaderboard.
@@ -175,7 +201,11 @@ pub(super) struct Leaderboard {
     to: Option<String>,
     /// How the records were observed.
     source: &'static str,
-    /// By total, descending.
+    /// Who is ranked.
+    by: &'static str,
+    /// By what, descending, then by total.
+    sort: &'static str,
+    /// In this order.
     rows: Vec<Leader>,
 }
 
@@ -188,20 +218,49 @@ pub(super) struct ModelLeaderboard {
     model: String,
     /// How the records were observed.
     source: &'static str,
-    /// By total, descending.
+    /// Who is ranked.
+    by: &'static str,
+    /// By what, descending, then by total.
+    sort: &'static str,
+    /// In this order.
+    rows: Vec<Leader>,
+}
+
+/// A provider's leaderboard.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ProviderLeaderboard {
+    /// The log's size.
+    size: u64,
+    /// The provider's name.
+    provider: String,
+    /// How the records were observed.
+    source: &'static str,
+    /// Who is ranked.
+    by: &'static str,
+    /// By what, descending, then by total.
+    sort: &'static str,
+    /// In this order.
     rows: Vec<Leader>,
 }
 
 /// A row of a leaderboard.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Leader {
-    /// Whose credential or link token it is.
-    key_id: String,
+    /// Whose credential or link token it is, where key ids are ranked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+    /// The wallet, where wallets are ranked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wallet: Option<String>,
+    /// Distinct pairs of provider and model; null within days or of one model.
+    models: Option<u64>,
+    /// Distinct UTC days with a record; null of one model or provider.
+    days: Option<u64>,
     #[serde(flatten)]
     sums: Sums,
 }
 
-/// The key ids that used most.
+/// Who used most.
 #[utoipa::path(get, path = "/api/leaderboard", params(Board), responses(
     (status = 200, body = Leaderboard), (status = 400, body = ErrorBody)))]
 pub(super) async fn leaderboard(
@@ -210,14 +269,15 @@ pub(super) async fn leaderboard(
 ) -> Result<Json<Leaderboard>, ApiError> {
     let board = query(board)?;
     let (days, source) = (checked(board.days)?, source(board.source.as_deref())?);
+    let (by, sort) = order(board.by.as_deref(), board.sort.as_deref())?;
     let (limit, today) = (limit(board.limit, 50)?, api.today());
     let (size, window, leaders) = {
         let mut sums = api.sums.write();
         let window = days.map(|days| sums.window(days, today));
-        let board = window.map_or(ledger::Board::Ever(source), |window| {
-            ledger::Board::Within(source, window)
-        });
-        (sums.size(), window, sums.leaders(&board, limit as usize))
+        let scope = window.map_or(Scope::Ever, Scope::Within);
+        let board = ledger::Board { by, source, scope };
+        let leaders = leaders(&mut sums, &board, sort, limit)?;
+        (sums.size(), window, leaders)
     };
     let (from, to) = dates(window);
     Ok(Json(Leaderboard {
@@ -225,32 +285,62 @@ pub(super) async fn leaderboard(
         from,
         to,
         source: source.as_str(),
+        by: by.as_str(),
+        sort: sort.as_str(),
         rows: rows(leaders),
     }))
 }
 
-/// The key ids that used most of one model.
+/// Who used most of one model.
 #[utoipa::path(get, path = "/api/leaderboard/model", params(ModelBoard), responses(
     (status = 200, body = ModelLeaderboard), (status = 400, body = ErrorBody)))]
 pub(super) async fn model_leaderboard(
     State(api): State<Arc<Api>>,
     board: Result<Query<ModelBoard>, QueryRejection>,
 ) -> Result<Json<ModelLeaderboard>, ApiError> {
-    let ModelBoard {
-        model,
-        limit: at_most,
-        source: observed,
-    } = query(board)?;
-    let (source, limit) = (source(observed.as_deref())?, limit(at_most, 50)?);
-    let board = ledger::Board::Model(source, model.clone());
+    let asked = query(board)?;
+    let source = source(asked.source.as_deref())?;
+    let (by, sort) = order(asked.by.as_deref(), asked.sort.as_deref())?;
+    let limit = limit(asked.limit, 50)?;
+    let scope = Scope::Model(asked.model.clone());
+    let board = ledger::Board { by, source, scope };
     let (size, leaders) = {
         let mut sums = api.sums.write();
-        (sums.size(), sums.leaders(&board, limit as usize))
+        (sums.size(), leaders(&mut sums, &board, sort, limit)?)
     };
     Ok(Json(ModelLeaderboard {
         size: size.get(),
-        model,
+        model: asked.model,
         source: source.as_str(),
+        by: by.as_str(),
+        sort: sort.as_str(),
+        rows: rows(leaders),
+    }))
+}
+
+/// Who used most of one provider.
+#[utoipa::path(get, path = "/api/leaderboard/provider", params(ProviderBoard), responses(
+    (status = 200, body = ProviderLeaderboard), (status = 400, body = ErrorBody)))]
+pub(super) async fn provider_leaderboard(
+    State(api): State<Arc<Api>>,
+    board: Result<Query<ProviderBoard>, QueryRejection>,
+) -> Result<Json<ProviderLeaderboard>, ApiError> {
+    let asked = query(board)?;
+    let source = source(asked.source.as_deref())?;
+    let (by, sort) = order(asked.by.as_deref(), asked.sort.as_deref())?;
+    let limit = limit(asked.limit, 50)?;
+    let scope = Scope::Provider(asked.provider.clone());
+    let board = ledger::Board { by, source, scope };
+    let (size, leaders) = {
+        let mut sums = api.sums.write();
+        (sums.size(), leaders(&mut sums, &board, sort, limit)?)
+    };
+    Ok(Json(ProviderLeaderboard {
+        size: size.get(),
+        provider: asked.provider,
+        source: source.as_str(),
+        by: by.as_str(),
+        sort: sort.as_str(),
         rows: rows(leaders),
     }))
 }
@@ -302,6 +392,29 @@ fn source(given: Option<&str>) -> Result<Source, ApiError> {
     source.ok_or_else(|| ApiError::bad_request("source is proxy or custom"))
 }
 
+fn order(by: Option<&str>, sort: Option<&str>) -> Result<(By, Sort), ApiError> {
+    let by = By::parse(by.unwrap_or("key"));
+    let sort = Sort::parse(sort.unwrap_or("total"));
+    Ok((
+        by.ok_or_else(|| ApiError::bad_request("by is key or wallet"))?,
+        sort.ok_or_else(|| ApiError::bad_request("sort is total, input, output, models or days"))?,
+    ))
+}
+
+/// The first rows of a board, if it tells what they are to be sorted by.
+fn leaders(
+    sums: &mut ledger::Ledger,
+    board: &ledger::Board,
+    sort: Sort,
+    limit: u32,
+) -> Result<Vec<ledger::Leader>, ApiError> {
+    if !sort.fits(&board.scope) {
+        let message = "models are told over all time, of all or one provider; active days of all";
+        return Err(ApiError::bad_request(message));
+    }
+    Ok(sums.leaders(board, sort, limit as usize))
+}
+
 fn dates(window: Option<Window>) -> (Option<String>, Option<String>) {
     (window.map(|w| date(w.from)), window.map(|w| date(w.to)))
 }
@@ -322,9 +435,18 @@ pub(super) fn date(day: u64) -> String {
 }
 
 fn rows(leaders: Vec<ledger::Leader>) -> Vec<Leader> {
-    let row = |l: ledger::Leader| Leader {
-        key_id: l.key_id.to_string(),
-        sums: l.sums.into(),
+    let row = |leader: ledger::Leader| {
+        let (key_id, wallet) = match leader.who {
+            Who::Key(key_id) => (Some(key_id.to_string()), None),
+            Who::Wallet(wallet) => (None, Some(wallet.to_string())),
+        };
+        Leader {
+            key_id,
+            wallet,
+            models: leader.models,
+            days: leader.days,
+            sums: leader.sums.into(),
+        }
     };
     leaders.into_iter().map(row).collect()
 }

@@ -32,8 +32,8 @@ use protocol::index::{Index, Time, TreeSize};
 use protocol::name::{Address, Name};
 use protocol::record::{Link, Outcome, Source, Usage};
 
-use board::Boards;
-pub use board::{Board, Leader};
+pub use board::{Board, By, Leader, Scope, Sort, Who};
+use board::{Boards, Counted};
 use recent::{Entry, Undo};
 pub use state::Damaged;
 use sums::Cells;
@@ -405,8 +405,14 @@ impl Ledger {
             let mine = &mut self.wallets.account_mut(account).sums;
             mine.links.add((link, source), &sums);
             if link == Link::Bound {
-                mine.models.add(number, &sums);
-                mine.days.add((day, source), &sums);
+                let counted = Counted {
+                    day: time.day(),
+                    category: &category,
+                    sums: &sums,
+                    new_category: mine.models.add(number, &sums),
+                    new_day: mine.days.add((day, source), &sums),
+                };
+                self.boards.add(By::Wallet, account, &counted);
                 let last = match mine.ends.iter_mut().find(|(by, ..)| *by == source) {
                     Some((_, _, last)) => Some(std::mem::replace(last, index)),
                     None => {
@@ -428,10 +434,15 @@ impl Ledger {
             && news(key_id.slice())
         {
             let user = self.users.number(&key_id);
-            let account = self.users.account_mut(user);
-            account.sums.models.add(number, &sums);
-            account.sums.days.add((day, source), &sums);
-            self.boards.add(user, time.day(), &category, &sums);
+            let mine = &mut self.users.account_mut(user).sums;
+            let counted = Counted {
+                day: time.day(),
+                category: &category,
+                sums: &sums,
+                new_category: mine.models.add(number, &sums),
+                new_day: mine.days.add((day, source), &sums),
+            };
+            self.boards.add(By::Key, user, &counted);
         }
         self.leave_out(Entry { index, time, undo });
     }
@@ -617,17 +628,89 @@ mod tests {
         }
     }
 
+    /// Boards of every kind: fewer than are kept.
+    fn all_boards(window: Window) -> Vec<Board> {
+        let mut boards = vec![];
+        for by in [By::Key, By::Wallet] {
+            for source in Source::ALL.iter().copied() {
+                for scope in [
+                    Scope::Ever,
+                    Scope::Within(window),
+                    Scope::Model("b".into()),
+                    Scope::Provider("x".into()),
+                ] {
+                    boards.push(Board { by, source, scope });
+                }
+            }
+        }
+        boards
+    }
+
+    /// A board's rows, from the entries alone.
+    fn ranked(log: &[(Time, Usage)], board: &Board, sort: Sort) -> Vec<Leader> {
+        let counts = |time: &Time, usage: &Usage| {
+            usage.source == board.source
+                && match &board.scope {
+                    Scope::Ever => true,
+                    Scope::Within(window) => (window.from..=window.to).contains(&time.day()),
+                    Scope::Model(name) => usage.model.as_ref().is_some_and(|m| m.as_str() == name),
+                    Scope::Provider(name) => usage.provider.as_str() == name,
+                }
+        };
+        let mut rows = BTreeMap::<Vec<u8>, (Who, Sums, BTreeSet<_>, BTreeSet<_>)>::new();
+        for (time, usage) in log.iter().filter(|(time, usage)| counts(time, usage)) {
+            let who = match (board.by, usage.key_id, usage.wallet) {
+                (By::Key, Some(key_id), _) => (key_id.as_bytes().to_vec(), Who::Key(key_id)),
+                (By::Wallet, _, Some((wallet, Link::Bound))) => {
+                    (wallet.as_bytes().to_vec(), Who::Wallet(wallet))
+                }
+                _ => continue,
+            };
+            let row = rows.entry(who.0);
+            let row =
+                row.or_insert_with(|| (who.1, Sums::default(), BTreeSet::new(), BTreeSet::new()));
+            row.1.add(&Sums::of(usage));
+            if let Some(model) = &usage.model {
+                row.2.insert((usage.provider.clone(), model.clone()));
+            }
+            row.3.insert(time.day());
+        }
+        let tells = |set: usize, told: bool| told.then_some(set as u64);
+        let (models, days) = match board.scope {
+            Scope::Ever => (true, true),
+            Scope::Within(_) => (false, true),
+            Scope::Provider(_) => (true, false),
+            Scope::Model(_) => (false, false),
+        };
+        let rows = rows.into_values();
+        let mut rows: Vec<_> = rows
+            .map(|(who, sums, named, on)| Leader {
+                who,
+                sums,
+                models: tells(named.len(), models),
+                days: tells(on.len(), days),
+            })
+            .collect();
+        // They come in the order of their keys, which decides among equals.
+        rows.sort_by_key(|row| {
+            let first = match sort {
+                Sort::Total => row.sums.total(),
+                Sort::Input => row.sums.input,
+                Sort::Output => row.sums.output,
+                Sort::Models => row.models.unwrap_or_default(),
+                Sort::Days => row.days.unwrap_or_default(),
+            };
+            std::cmp::Reverse((first, row.sums.total()))
+        });
+        rows
+    }
+
     /// Everything that can be asked, in one text.
     fn answers(ledger: &mut Ledger) -> String {
         let mut boards = vec![];
-        for source in Source::ALL {
-            let within = Board::Within(*source, ledger.window(3, 0));
-            for board in [
-                Board::Ever(*source),
-                within,
-                Board::Model(*source, "b".into()),
-            ] {
-                boards.push((board.clone(), ledger.leaders(&board, 7)));
+        for board in all_boards(ledger.window(3, 0)) {
+            for sort in Sort::ALL {
+                boards.push((board.clone(), ledger.leaders(&board, *sort, 7)));
             }
         }
         let users = (0..41_u8).map(|n| ledger.user(&Hash::of(&[n])));
@@ -658,39 +741,14 @@ mod tests {
             let sums: Vec<_> = all.map(|(_, usage)| Sums::of(usage)).collect();
             sums.iter().sum()
         };
-        let window = ledger.window(3, 0);
         let keys: BTreeSet<_> = log.iter().filter_map(|(_, usage)| usage.key_id).collect();
-        for source in Source::ALL {
-            for (board, counts) in [
-                (
-                    Board::Ever(*source),
-                    &(|_: &Time, _: &Usage| true) as &dyn Fn(&Time, &Usage) -> bool,
-                ),
-                (Board::Within(*source, window), &|time, _| {
-                    (window.from..=window.to).contains(&time.day())
-                }),
-                (Board::Model(*source, "b".into()), &|_, usage| {
-                    usage
-                        .model
-                        .as_ref()
-                        .is_some_and(|model| model.as_str() == "b")
-                }),
-            ] {
-                let mut rows: Vec<_> = keys
-                    .iter()
-                    .map(|key_id| Leader {
-                        key_id: *key_id,
-                        sums: of(&|time, usage| {
-                            usage.key_id == Some(*key_id)
-                                && usage.source == *source
-                                && counts(time, usage)
-                        }),
-                    })
-                    .filter(|leader| leader.sums.records > 0)
-                    .collect();
-                rows.sort_by_key(|row| (std::cmp::Reverse(row.sums.total()), row.key_id));
+        for board in all_boards(ledger.window(3, 0)) {
+            for sort in Sort::ALL.iter().copied() {
+                let mut rows = ranked(&log, &board, sort);
                 rows.truncate(12);
-                assert_eq!(ledger.leaders(&board, 12), rows, "{board:?}");
+                assert!(!rows.is_empty());
+                let found = ledger.leaders(&board, sort, 12);
+                assert_eq!(found, rows, "{board:?} {sort:?}");
             }
         }
         for key_id in keys {

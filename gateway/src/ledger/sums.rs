@@ -103,19 +103,23 @@ impl<K> Default for Cells<K> {
 }
 
 impl<K: Copy + Ord> Cells<K> {
-    /// Adds to the sums of `key`.
-    pub(super) fn add(&mut self, key: K, more: &Sums) {
+    /// Adds to the sums of `key`; whether there were none before.
+    pub(super) fn add(&mut self, key: K, more: &Sums) -> bool {
         let at = match self.0.last() {
             Some((last, _)) if *last == key => Ok(self.0.len() - 1),
             Some((last, _)) if *last < key => Err(self.0.len()),
             _ => self.0.binary_search_by_key(&key, |(key, _)| *key),
         };
         match at {
-            Ok(at) => self.0[at].1.add(more),
+            Ok(at) => {
+                self.0[at].1.add(more);
+                false
+            }
             Err(at) => {
                 // Most have one or two; doubling from four would waste half.
                 self.0.reserve_exact(1 + self.0.len() / 4);
                 self.0.insert(at, (key, *more));
+                true
             }
         }
     }
