@@ -28,7 +28,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{self, Api, Holds, Notary, Shown, TileCache};
+use crate::api::{self, Api, Holds, Listeners, Notary, Shown, Stopping, TileCache};
 use crate::chain::{self, Asking, ChainsError};
 use crate::config::{Config, LogFormat};
 use crate::keys::{DataDir, DataDirError, default_origin, evm_address};
@@ -285,6 +285,7 @@ impl Server {
             witnesses,
             anchors,
             wallets,
+            listeners: Listeners::default(),
             health,
             metrics: recorder(),
             clock,
@@ -594,11 +595,9 @@ impl Connection {
         if forwarded && front.proxy.serves(request.uri().path()) {
             return front.proxy.forward(request, *from, stopping).await;
         }
-        let answer = front
-            .router
-            .clone()
-            .oneshot(request.map(axum::body::Body::new))
-            .await;
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(Stopping(stopping.clone()));
+        let answer = front.router.clone().oneshot(request).await;
         match answer {
             Ok(response) => response.map(Reply::Own),
             Err(never) => match never {},

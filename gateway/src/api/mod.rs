@@ -4,6 +4,7 @@
 
 mod anchors;
 mod bindings;
+mod events;
 mod operator;
 mod proofs;
 mod records;
@@ -40,6 +41,7 @@ use crate::reply::{ApiError, ErrorBody};
 use crate::store::Store;
 use crate::witness::roster::Roster;
 pub use bindings::{Holds, Shown};
+pub use events::{Listeners, Stopping};
 pub use statement::Notary;
 pub use tiles::TileCache;
 
@@ -72,6 +74,8 @@ pub struct Api {
     pub anchors: Anchors,
     /// Asks chains about contract wallets.
     pub wallets: Wallets,
+    /// Room for those who listen to news.
+    pub listeners: Listeners,
     /// Whether records can be stored.
     pub health: Health,
     /// Renders `/metrics`.
@@ -102,6 +106,7 @@ pub struct Api {
         sums::leaderboard,
         sums::model_leaderboard,
         sums::provider_leaderboard,
+        events::events,
         witnesses::witnesses,
         anchors::anchors,
         wallet::wallet,
@@ -145,6 +150,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/leaderboard", get(sums::leaderboard))
         .route("/api/leaderboard/model", get(sums::model_leaderboard))
         .route("/api/leaderboard/provider", get(sums::provider_leaderboard))
+        .route("/api/events", get(events::events))
         .route("/api/witnesses", get(witnesses::witnesses))
         .route("/api/anchors", get(anchors::anchors))
         .route("/api/wallet/{addr}", get(wallet::wallet))

@@ -219,7 +219,8 @@ impl Boards {
                 scope,
             } = &kept.board;
             if *whose == by && *source == category.source && scope.counts(day, category) {
-                kept.mark(account).add(counted);
+                let told = (scope.tells_models(), scope.tells_days());
+                kept.mark(account).add(counted, told);
             }
         }
     }
@@ -236,13 +237,14 @@ impl Kept {
 }
 
 impl Mark {
-    fn add(&mut self, counted: &Counted<'_>) {
+    /// Counts models and days as far as they are told.
+    fn add(&mut self, counted: &Counted<'_>, (models, days): (bool, bool)) {
         let named = counted.new_category && counted.category.model.is_some();
         self.records += counted.sums.records;
         self.input = self.input.saturating_add(counted.sums.input);
         self.output = self.output.saturating_add(counted.sums.output);
-        self.models += u32::from(named);
-        self.days += u32::from(counted.new_day);
+        self.models += u32::from(models && named);
+        self.days += u32::from(days && counted.new_day);
     }
 }
 

@@ -7,6 +7,7 @@ use maud::{Markup, html};
 use protocol::hash::Hash;
 use protocol::index::Time;
 use protocol::name::Address;
+use protocol::record::Source;
 use time::OffsetDateTime;
 
 /// Stands between groups of digits, and does not break a line.
@@ -83,6 +84,48 @@ pub(super) fn address(address: &Address) -> Markup {
 pub(super) fn key_id(key_id: &Hash) -> Markup {
     let whole = key_id.to_string();
     html! { code title=(whole) { "key " (&whole[..6]) "…" (&whole[60..]) } }
+}
+
+/// How numbers were observed.
+pub(super) fn source_label(source: Source) -> Markup {
+    let meaning = match source {
+        Source::Proxy => "The gateway saw the answers of providers that its operator configured",
+        Source::Custom => "The gateway saw the answers of hosts that clients named",
+    };
+    html! { span.label title=(meaning) { (source.as_str()) } }
+}
+
+/// A UTC day, given in days since 1970-01-01: `2026-11-24`.
+pub(super) fn day(day: u64) -> String {
+    let secs = day.checked_mul(86_400).and_then(|s| i64::try_from(s).ok());
+    let date = secs.and_then(|secs| OffsetDateTime::from_unix_timestamp(secs).ok());
+    date.map_or_else(|| format!("day {day}"), |date| date.date().to_string())
+}
+
+/// A part of the most there is, as a bar; it says nothing that isn't there as
+/// a number.
+pub(super) fn bar(part: u64, most: u64) -> Markup {
+    let permille = u128::from(part) * 1_000 / u128::from(most.max(1));
+    html! {
+        svg.bar viewBox="0 0 1000 8" preserveAspectRatio="none" aria-hidden="true" {
+            rect.bar-of width="1000" height="8" {}
+            rect.bar-part width=(permille) height="8" {}
+        }
+    }
+}
+
+/// A text within a query or a path's segment (RFC 3986 section 2.1).
+pub(super) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
 }
 
 /// A hash, whole, in hex: it may break anywhere.

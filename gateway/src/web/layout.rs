@@ -12,7 +12,14 @@ use super::visited;
 use crate::api::Api;
 
 /// The pages that every page links to: path and name, in their order.
-const NAVIGATION: &[(&str, &str)] = &[("/", "Leaderboard")];
+const NAVIGATION: &[(&str, &str)] = &[
+    ("/", "Leaderboard"),
+    ("/records", "Records"),
+    ("/log", "Log"),
+    ("/anchors", "Anchors"),
+    ("/witnesses", "Witnesses"),
+    ("/how", "How it works"),
+];
 
 /// The log's interface, for programs.
 const INTERFACE: &[(&str, &str)] = &[
@@ -98,6 +105,8 @@ impl<'a> Page<'a> {
                     (self.header(origin))
                     main #main tabindex="-1" { (self.body) }
                     (footer(api))
+                    // What changes is said here, by the script.
+                    p.quiet #news role="status" aria-live="polite" {}
                 }
             }
         }

@@ -5,12 +5,18 @@
 //! around it, [`policy`] says what browsers refuse on it. Handlers fail with
 //! [`ApiError`], which becomes a page where a browser asks ([`failure`]).
 
+mod anchors;
 mod assets;
 mod failure;
 mod format;
 mod home;
+mod how;
 mod layout;
+mod log;
+mod mountains;
 mod policy;
+mod records;
+mod witnesses;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -33,7 +39,12 @@ pub fn router(api: Api) -> Router {
     let shown = middleware::from_fn_with_state(Arc::clone(&api), failure::shown);
     Router::new()
         .route("/", get(home::home))
+        .route("/anchors", get(anchors::anchors))
         .route("/assets/{name}", get(assets::asset))
+        .route("/how", get(how::how))
+        .route("/log", get(log::log))
+        .route("/records", get(records::records))
+        .route("/witnesses", get(witnesses::witnesses))
         .fallback(nowhere)
         .layer(shown)
         .layer(CompressionLayer::new())
