@@ -23,6 +23,7 @@ mod proofs;
 mod provider;
 mod python;
 mod readme;
+mod reading;
 mod sdks;
 mod sentinel;
 mod service;
