@@ -1,7 +1,6 @@
-//! Shares, money and days in words. Whole numbers only, always rounded down:
-//! money is never a float. Plain numbers are [`super::format`]'s.
+//! Shares and money in words. Whole numbers only, always rounded down: money is
+//! never a float. Plain numbers are [`super::format`]'s.
 
-use super::days::date;
 use super::format::count;
 
 /// A number and what is counted, in the plural where there are others than one.
@@ -34,17 +33,6 @@ pub(super) fn dollars(micros: u128) -> String {
         1..100_000 => format!("${whole}.{rest:06}"),
         _ => format!("${whole}.{:02}", rest / 10_000),
     }
-}
-
-/// A UTC day, YYYY-MM-DD.
-pub(super) fn day(day: u32) -> String {
-    let date = date(day);
-    format!(
-        "{:04}-{:02}-{:02}",
-        date.year(),
-        u8::from(date.month()),
-        date.day()
-    )
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::days::{date, weekday};
-use super::figures::{counted, day as iso};
-use super::format::count;
+use super::figures::counted;
+use super::format::{count, day as written};
 
 /// Columns: so many that every day of a year back has its place.
 const WEEKS: u32 = 53;
@@ -186,6 +186,10 @@ fn legend() -> Markup {
             " more tokens; days are UTC"
         }
     }
+}
+
+fn iso(day: u32) -> String {
+    written(day.into())
 }
 
 fn told(day: u32, used: Day) -> String {

@@ -5,7 +5,7 @@ use protocol::entry::{Body, Entry};
 use protocol::index::{Index, Time};
 use protocol::record::{Link, Outcome, Source, Usage};
 
-use super::format::{time, tokens};
+use super::format::{source_label, time, tokens};
 use crate::store::Record;
 
 /// How many are shown.
@@ -79,7 +79,7 @@ fn count_of(count: Option<u32>) -> Markup {
 /// The labels of a record: how it was observed and linked, and how it ended.
 pub(super) fn how(usage: &Usage) -> Markup {
     html! {
-        (source(usage.source))
+        (source_label(usage.source))
         @if let Some((_, linked)) = usage.wallet { " " (link(linked)) }
         @if usage.outcome != Outcome::Complete {
             " " span.label.warn title=(ended(usage.outcome)) { (usage.outcome.as_str()) }
@@ -88,11 +88,6 @@ pub(super) fn how(usage: &Usage) -> Markup {
             " " span.label.warn title=(INCONSISTENT) { "inconsistent" }
         }
     }
-}
-
-/// How a number was observed, as a label.
-pub(super) fn source(source: Source) -> Markup {
-    html! { span.label title=(observed(source)) { (source.as_str()) } }
 }
 
 /// How a wallet came to stand in a record, as a label.

@@ -19,7 +19,7 @@ use protocol::record::Usage;
 use protocol::totals::Totals;
 
 use super::figures::counted;
-use super::format::{count, hash, time};
+use super::format::{count, hash, source_label, time};
 use super::layout::Page;
 use super::policy::Policy;
 use super::recent;
@@ -189,7 +189,7 @@ fn of_usage(usage: &Usage) -> Markup {
         @if usage.inconsistent {
             dt { "Flag" } dd { "inconsistent: " (recent::INCONSISTENT) }
         }
-        dt { "Source" } dd { (recent::source(usage.source)) " " (recent::observed(usage.source)) }
+        dt { "Source" } dd { (source_label(usage.source)) " " (recent::observed(usage.source)) }
         dt { "Key" }
         dd {
             @match &usage.key_id {

@@ -7,11 +7,11 @@ use protocol::record::{Link, Source};
 
 use super::days::activity;
 use super::figures::{counted, dollars};
-use super::format::{count, tokens};
+use super::format::{count, source_label, tokens};
 use super::heatmap::{Day, Year};
 use super::mix::{self, Mix};
 use super::prices::PRICES;
-use super::recent::{link, source};
+use super::recent::link;
 use crate::ledger::{Category, Sums};
 
 /// Days and their sums, ascending, by source.
@@ -38,7 +38,7 @@ pub(super) fn sums(rows: &[(Option<Link>, Source, Sums)]) -> Markup {
                         tr {
                             td.first {
                                 @if let Some(linked) = linked { (link(*linked)) " " }
-                                (source(*by))
+                                (source_label(*by))
                             }
                             td.n data-label="Records" { (count(sums.records)) }
                             td.n data-label="Input" { (count(sums.input)) }
@@ -123,7 +123,7 @@ pub(super) fn year(days: &Days, today: u32) -> Markup {
     html! {
         h2 { "The year by day" }
         @for (by, days) in by_source(days) {
-            h3 { "Tokens " (source(by)) }
+            h3 { "Tokens " (source_label(by)) }
             (Year::of(&days, today).draw(&format!("Tokens by day, {}", by.as_str())))
         }
     }
@@ -149,7 +149,7 @@ pub(super) fn models(models: &[(Category, Sums)]) -> Markup {
         @for by in Source::ALL {
             @let mix = Mix::of(models, *by);
             @if mix.len() > 0 {
-                h3 { (counted(mix.len() as u64, "model")) " " (source(*by)) }
+                h3 { (counted(mix.len() as u64, "model")) " " (source_label(*by)) }
                 (mix.draw())
             }
         }
@@ -169,7 +169,7 @@ pub(super) fn cost(models: &[(Category, Sums)]) -> Markup {
                 @let of = models.iter().filter(|(category, _)| category.source == *by);
                 @let mut of = of.peekable();
                 @if of.peek().is_some() {
-                    dt { "Sum " (source(*by)) }
+                    dt { "Sum " (source_label(*by)) }
                     dd { strong { (dollars(PRICES.cost(of).micros())) } " USD" }
                 }
             }
@@ -186,7 +186,7 @@ pub(super) fn cost(models: &[(Category, Sums)]) -> Markup {
                 @for (category, sums) in &unpriced {
                     li {
                         (mix::model(category)) ", " (category.provider.as_str()) " "
-                        (source(category.source)) " "
+                        (source_label(category.source)) " "
                         (tokens(sums.input)) " in, " (tokens(sums.output)) " out"
                     }
                 }

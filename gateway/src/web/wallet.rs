@@ -13,11 +13,11 @@ use protocol::record::{Link, Source};
 use protocol::totals::{Leaf, Totals};
 
 use super::figures::counted;
-use super::format::{count, lines, rounded, time, tokens};
+use super::format::{count, lines, rounded, source_label, time, tokens};
 use super::hours::Hours;
 use super::layout::Page;
 use super::policy::Policy;
-use super::recent::{self, Recent, SHOWN, source};
+use super::recent::{self, Recent, SHOWN};
 use super::vouched::anchored;
 use super::{usage, visited};
 use crate::api::Api;
@@ -309,7 +309,7 @@ impl Shown<'_> {
                 @for leaf in &settled.leaves {
                     div {
                         (tokens(leaf.sums.input.saturating_add(leaf.sums.output))) " tokens in "
-                        (counted(leaf.sums.records, "record")) " " (source(leaf.source))
+                        (counted(leaf.sums.records, "record")) " " (source_label(leaf.source))
                     }
                 }
                 @if settled.leaves.is_empty() { "That it holds nothing of this wallet." }
@@ -321,7 +321,7 @@ impl Shown<'_> {
                 @for (by, sums) in &newer {
                     div {
                         (tokens(sums.total())) " tokens in " (counted(sums.records, "record"))
-                        " " (source(*by)) ", proven with the next totals entry"
+                        " " (source_label(*by)) ", proven with the next totals entry"
                     }
                 }
                 @if newer.is_empty() { "Nothing: all bound records are in it." }
@@ -334,7 +334,7 @@ impl Shown<'_> {
         html! {
             h2 { "Hours of the day" }
             @for (by, _) in &sums.bound {
-                h3 { "Records by UTC hour " (source(*by)) }
+                h3 { "Records by UTC hour " (source_label(*by)) }
                 (Hours::of(&sums.hours, *by).draw())
             }
         }
