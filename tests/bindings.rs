@@ -64,12 +64,17 @@ impl Token {
 
     /// A call with it; the receipt file of its record.
     pub(crate) async fn call(&self, gateway: &Gateway, more: &str) -> Value {
+        self.call_of(gateway, more, "chat.json").await
+    }
+
+    /// The same, of this model.
+    pub(crate) async fn call_of(&self, gateway: &Gateway, more: &str, model: &str) -> Value {
         let url = format!(
             "{}/openai/{more}t/{}/v1/chat/completions",
             gateway.url(),
             self.text
         );
-        let body = json!({"model": "chat.json"}).to_string();
+        let body = json!({"model": model}).to_string();
         let call = gateway.client().post(url).body(body).send().await;
         let answer = call.expect("answers");
         receipt(gateway, &receipt_id(answer.headers())).await

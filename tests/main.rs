@@ -23,6 +23,7 @@ mod hardening;
 mod node;
 mod openapi;
 mod postgres;
+mod profiles;
 mod proofs;
 mod provider;
 mod python;

@@ -250,6 +250,14 @@ async fn fault(name: &str, detail: &str) -> Response {
             let lines: String = (0..count).map(line).collect();
             ([(CONTENT_TYPE, "application/x-jsonl")], lines).into_response()
         }
+        // Answers well, as the model that is called `detail`.
+        "called" => {
+            let answer = serde_json::json!({"id": "chatcmpl-called", "object": "chat.completion",
+                "model": detail, "choices": [{"index": 0, "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": "x"}}],
+                "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}});
+            ([(CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+        }
         "status" => (status_of(detail.parse().ok()), "{}").into_response(),
         "refuse" => {
             let message = format!(r#"{{"error":{{"message":"Unknown field: {detail}"}}}}"#);

@@ -14,7 +14,7 @@ use crate::gateway::{Gateway, free_address};
 use crate::provider::Provider;
 use crate::vectors::wallet_proof;
 
-async fn summed_up(gateway: &Gateway) -> (StatusCode, Value) {
+pub(crate) async fn summed_up(gateway: &Gateway) -> (StatusCode, Value) {
     let url = format!("{}/api/totals", gateway.url());
     let answer = gateway.client().post(url).send().await.expect("answers");
     let status = answer.status();

@@ -109,6 +109,8 @@ struct Wallet {
     days: Cells<(u32, Source)>,
     /// The first and the last of them, by source, in the order of sources.
     ends: Vec<(Source, Index, Index)>,
+    /// How many there are in each UTC hour of the day that has any, ascending.
+    hours: Vec<(u8, Source, u32)>,
 }
 
 /// What became of a key; of most nothing did.
@@ -137,6 +139,11 @@ pub struct WalletSums {
     pub models: Vec<(Category, Sums)>,
     /// Bound records by UTC day, ascending, and source.
     pub days: Vec<(u32, Source, Sums)>,
+    /// How many bound records there are by UTC hour of the day (0 to 23), those
+    /// that have any, ascending, and source.
+    pub hours: Vec<(u8, Source, u32)>,
+    /// The first and the last bound record of each source.
+    pub ends: Vec<(Source, Index, Index)>,
 }
 
 /// Accounts of one kind: numbered as they come, found by their keys.
@@ -421,6 +428,7 @@ impl Ledger {
                         None
                     }
                 };
+                mine.count_hour(time, source);
                 self.settled.touch(account);
                 undo = Some(Undo {
                     wallet: account,
@@ -513,6 +521,8 @@ impl Ledger {
             days: days
                 .map(|((day, source), sums)| (*day, *source, *sums))
                 .collect(),
+            hours: account.hours.clone(),
+            ends: account.ends.clone(),
         }
     }
 
@@ -525,12 +535,34 @@ impl Ledger {
         models
     }
 
+    /// What a key id used by UTC day, ascending, and source.
+    pub fn user_days(&self, key_id: &Hash) -> Vec<(u32, Source, Sums)> {
+        let days = self.users.find(key_id).map(|user| user.days.iter());
+        let days = days.into_iter().flatten();
+        days.map(|((day, source), sums)| (*day, *source, *sums))
+            .collect()
+    }
+
     /// The window of `days` that ends with `today` or with the newest entry's
     /// day, if that is later.
     pub fn window(&self, days: u32, today: u64) -> Window {
         let to = today.max(self.newest.day());
         let from = to.saturating_sub(u64::from(days).saturating_sub(1));
         Window { from, to }
+    }
+}
+
+impl Wallet {
+    fn count_hour(&mut self, time: Time, source: Source) {
+        let hour = u8::try_from(time.secs() % 86_400 / 3_600).expect("a day has 24");
+        let at = |(hour, source, _): &(u8, Source, u32)| (*hour, *source);
+        match self.hours.binary_search_by_key(&(hour, source), at) {
+            Ok(at) => self.hours[at].2 = self.hours[at].2.saturating_add(1),
+            Err(at) => {
+                self.hours.reserve_exact(1 + self.hours.len() / 4);
+                self.hours.insert(at, (hour, source, 1));
+            }
+        }
     }
 }
 
@@ -713,7 +745,8 @@ mod tests {
                 boards.push((board.clone(), ledger.leaders(&board, *sort, 7)));
             }
         }
-        let users = (0..41_u8).map(|n| ledger.user(&Hash::of(&[n])));
+        let keys = (0..41_u8).map(|n| Hash::of(&[n]));
+        let users = keys.map(|key| (ledger.user(&key), ledger.user_days(&key)));
         let users: Vec<_> = users.collect();
         let wallets = (0..9_u8).map(|n| {
             let wallet = Address::from_bytes([n; 20]);
@@ -759,6 +792,17 @@ mod tests {
                 .map(|source| (*source, by(*source)))
                 .collect();
             assert_eq!(ledger.user(&key_id).0, sources);
+        }
+        for wallet in (0..9_u8).map(|n| Address::from_bytes([n; 20])) {
+            let bound = |usage: &Usage| usage.wallet == Some((wallet, Link::Bound));
+            let mut hours = BTreeMap::new();
+            for (time, usage) in log.iter().filter(|(_, usage)| bound(usage)) {
+                let hour = (time.secs() / 3_600 % 24) as u8;
+                *hours.entry((hour, usage.source)).or_insert(0) += 1;
+            }
+            let hours: Vec<_> = hours.into_iter().map(|((h, s), n)| (h, s, n)).collect();
+            assert!(!hours.is_empty());
+            assert_eq!(ledger.wallet(&wallet).hours, hours);
         }
         let mut outcomes = BTreeMap::new();
         for (_, usage) in &log {
@@ -825,6 +869,13 @@ mod tests {
         assert_eq!((all.len(), from.get()), (256, size));
         // Nothing to add again, as after an entry that is of no account.
         loaded.size = whole.size();
+        assert_eq!(answers(&mut loaded), answers(&mut whole));
+        // What an older gateway wrote lacks the hours: its entries are read again.
+        let mut older = all.clone();
+        older[3].state[0] = 2;
+        let (mut loaded, from) = Ledger::load(&older).expect("it is not read");
+        assert_eq!(from, TreeSize::ZERO);
+        add(&mut loaded, &log, 0);
         assert_eq!(answers(&mut loaded), answers(&mut whole));
         for cut in [0, 1, 7, all[3].state.len().saturating_sub(1)] {
             let mut cut_off = all.clone();

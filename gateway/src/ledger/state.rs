@@ -18,10 +18,11 @@ use super::{Bound, Category, Ledger, Model, Number, SLICES, STRIDE, Sums, User, 
 use crate::store::SliceRow;
 
 /// The format of a slice.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
-/// The format before anchors: the same without the chains.
-const UNANCHORED: u8 = 2;
+/// The formats before wallets' hours and before anchors. What they lack is in
+/// the entries, so that such a slice is left alone and they are read again.
+const INCOMPLETE: [u8; 2] = [2, 3];
 
 /// The format before bindings: without keys and totals entries, and of wallets
 /// the sums by link only.
@@ -127,6 +128,12 @@ impl Ledger {
                 put(&mut out, first.get());
                 put(&mut out, last.get());
             }
+            put(&mut out, wallet.sums.hours.len() as u64);
+            for (hour, source, records) in &wallet.sums.hours {
+                out.push(*hour);
+                out.push(code(Source::ALL, *source));
+                put(&mut out, u64::from(*records));
+            }
         }
         out
     }
@@ -174,7 +181,10 @@ impl Ledger {
     fn read(&mut self, slice: &SliceRow) -> Option<()> {
         let mut reader = Reader(&slice.state);
         let format = reader.byte()?;
-        if ![FORMAT, UNANCHORED, UNBOUND].contains(&format) {
+        if INCOMPLETE.contains(&format) {
+            return Some(());
+        }
+        if ![FORMAT, UNBOUND].contains(&format) {
             return None;
         }
         self.newest = self.newest.max(Time::from_secs(reader.number()?)?);
@@ -413,7 +423,14 @@ impl<'a> Reader<'a> {
             let ends = (Index::new(self.number()?)?, Index::new(self.number()?)?);
             wallet.ends.push((source, ends.0, ends.1));
         }
-        Some(())
+        for _ in 0..self.number()? {
+            let hour = self.byte().filter(|hour| *hour < 24)?;
+            let source = self.one_of(Source::ALL)?;
+            let records = u32::try_from(self.number()?).ok()?;
+            wallet.hours.push((hour, source, records));
+        }
+        let place = |(hour, source, _): &(u8, Source, u32)| (*hour, *source);
+        wallet.hours.is_sorted_by_key(place).then_some(())
     }
 
     fn models(&mut self, named: &[Number]) -> Option<Cells<Number>> {

@@ -800,6 +800,57 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_newest_entries_of_a_wallet_and_a_key_are_found_across_epochs() {
+        // About an epoch of the mention table, 16,384 entries, and a little more.
+        const SIZE: usize = 16_500;
+        const PLACES: [u64; 6] = [0, 5, 300, 16_383, 16_384, 16_480];
+        let wallet = Address::from_bytes([7; 20]);
+        let other = Address::from_bytes([8; 20]);
+        let mut all = records(SIZE);
+        for place in PLACES {
+            let submission = &mut all[usize::try_from(place).expect("small")];
+            let Body::Usage(usage) = &mut submission.body else {
+                panic!("a usage entry");
+            };
+            usage.wallet = Some((wallet, Link::Claimed));
+        }
+        for scratch in Scratch::both().await {
+            let mut sequencer = scratch.sequencer().await;
+            for batch in all.chunks(4_000) {
+                let again = batch.iter().map(|submission| Submission {
+                    body: submission.body.clone(),
+                    receipt_id: Some(Uuid::now_v7()),
+                    retrieval: None,
+                    released: None,
+                    call: None,
+                });
+                sequencer.append(again.collect()).await.expect("one writer");
+            }
+            let store = &scratch.store;
+            let check = async |wallet, link, below: u64, limit, expected: &[u64]| {
+                let named = Named::Wallet(wallet, link);
+                let found = store.newest(&named, below, limit).await.expect("answers");
+                let found: Vec<_> = found.iter().map(|r| r.index.get()).collect();
+                assert_eq!(found, expected, "{limit} below {below}");
+            };
+            let size = SIZE as u64;
+            let newest: Vec<_> = PLACES.iter().rev().copied().collect();
+            check(wallet, Link::Claimed, size, 100, &newest).await;
+            check(wallet, Link::Claimed, size, 6, &newest).await;
+            check(wallet, Link::Claimed, size, 3, &newest[..3]).await;
+            check(wallet, Link::Claimed, size, 1, &newest[..1]).await;
+            check(wallet, Link::Claimed, 16_384, 2, &newest[2..4]).await;
+            check(wallet, Link::Claimed, 5, 9, &[0]).await;
+            check(wallet, Link::Bound, size, 9, &[]).await;
+            check(other, Link::Claimed, size, 9, &[]).await;
+            let somebody = Named::Key(Hash::of(b"somebody"));
+            let found = store.newest(&somebody, size, 200).await.expect("answers");
+            let found: Vec<_> = found.iter().map(|r| r.index.get()).collect();
+            assert_eq!(found, (size - 200..size).rev().collect::<Vec<_>>());
+        }
+    }
+
+    #[tokio::test]
     async fn a_second_writer_is_refused_and_writes_nothing() {
         for scratch in Scratch::both().await {
             let epoch = scratch.store.take(Uuid::from_u128(1)).await;

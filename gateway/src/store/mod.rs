@@ -318,7 +318,7 @@ mod tests {
             on_postgres += 1;
         }
         assert!(
-            on_sqlite >= 24 && on_postgres >= 31,
+            on_sqlite >= 26 && on_postgres >= 33,
             "{on_sqlite}, {on_postgres}"
         );
         std::fs::remove_dir_all(&folder).expect("our folder");

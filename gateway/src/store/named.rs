@@ -7,7 +7,7 @@ use protocol::name::Address;
 use protocol::record::Link;
 
 use super::read::{Page, holds};
-use super::{Store, StoreError};
+use super::{Record, Store, StoreError};
 
 /// What usage entries name, and are found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,5 +65,33 @@ impl Store {
         let more = records.len() > limit;
         records.truncate(limit);
         Ok(Page { records, more })
+    }
+
+    /// The `limit` newest entries below the index `below` that name `named`,
+    /// the newest first.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn newest(
+        &self,
+        named: &Named,
+        mut below: u64,
+        limit: u32,
+    ) -> Result<Vec<Record>, StoreError> {
+        let mut tx = self.0.reading().await?;
+        let limit = usize::try_from(limit).expect("a limit is at most 1,000");
+        let (mention, field) = (named.mention(), named.field());
+        let mut records = Vec::new();
+        while below > 0 && records.len() < limit {
+            let wanted = limit - records.len();
+            let (mut found, next) = tx.mentions_down(&mention, below, wanted).await?;
+            found.reverse();
+            let mut entries = tx.at(&found).await?;
+            // The table knows 8 bytes; the entry all.
+            entries.retain(|record| holds(&record.entry, &field));
+            records.extend(entries.into_iter().rev());
+            below = next;
+        }
+        Ok(records)
     }
 }

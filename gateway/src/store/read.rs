@@ -21,6 +21,9 @@ use super::{
 /// Epochs that one statement looks through.
 const EPOCHS: u64 = 64;
 
+/// Epochs that one statement looks through for those that hold anything.
+const LOOKED_THROUGH: u64 = 512;
+
 /// A number, entries, signatures and receipt ids: of a bundle, or of one entry.
 type Row = (i64, Vec<u8>, Vec<u8>, Vec<u8>);
 
@@ -361,6 +364,63 @@ impl Tx {
         let next = match found.last() {
             Some(last) if found.len() == limit => last + 1,
             _ => end * EPOCH,
+        };
+        Ok((found, next))
+    }
+
+    /// Up to `limit` entries below the index `below` that may name `hash`,
+    /// descending, and the index below which to look for more.
+    pub(super) async fn mentions_down(
+        &mut self,
+        hash: &Hash,
+        below: u64,
+        limit: usize,
+    ) -> Result<(Vec<u64>, u64), StoreError> {
+        let last = below.saturating_sub(1) / EPOCH;
+        let first = last.saturating_sub(LOOKED_THROUGH - 1);
+        let head = head(hash).to_vec();
+        // First the epochs, then entries of one after the other: of a hash that
+        // most entries name, no more rows are read than are answered.
+        let epochs: Vec<i64> = on!(&mut *self, c => {
+            sqlx::query_scalar(
+                "WITH RECURSIVE e(epoch) AS (
+                     SELECT CAST($1 AS BIGINT) UNION ALL SELECT epoch - 1 FROM e WHERE epoch > $2
+                 )
+                 SELECT e.epoch FROM e WHERE EXISTS (
+                     SELECT 1 FROM mention WHERE mention.epoch = e.epoch AND mention.head = $3
+                 ) ORDER BY e.epoch DESC LIMIT $4",
+            )
+            .bind(to_i64(last))
+            .bind(to_i64(first))
+            .bind(&head)
+            .bind(limit as i64)
+            .fetch_all(c)
+            .await?
+        });
+        let mut found = Vec::new();
+        for epoch in &epochs {
+            let rows: Vec<i64> = on!(&mut *self, c => {
+                sqlx::query_scalar(
+                    "SELECT idx FROM mention WHERE epoch = $1 AND head = $2 AND idx < $3 ORDER BY idx DESC LIMIT $4",
+                )
+                .bind(epoch)
+                .bind(&head)
+                .bind(to_i64(below))
+                .bind((limit - found.len()) as i64)
+                .fetch_all(c)
+                .await?
+            });
+            for index in rows {
+                found.push(parse_index(index)?.get());
+            }
+            if found.len() == limit {
+                break;
+            }
+        }
+        let next = match (found.last(), epochs.last()) {
+            (Some(last), _) if found.len() == limit => *last,
+            (_, Some(epoch)) if epochs.len() == limit => parse_index(*epoch)?.get() * EPOCH,
+            _ => first * EPOCH,
         };
         Ok((found, next))
     }

@@ -21,6 +21,7 @@ use crate::reply::ApiError;
 type Embedded = (&'static str, &'static str, &'static str);
 
 const CSS: &str = "text/css; charset=utf-8";
+const JSON: &str = "application/json";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
@@ -28,6 +29,7 @@ const SVG: &str = "image/svg+xml";
 const ASSETS: &[Embedded] = &[
     ("app.js", SCRIPT, include_str!("../../web/app.js")),
     ("icon.svg", SVG, include_str!("../../web/icon.svg")),
+    ("prices.json", JSON, super::prices::FILE),
     ("style.css", CSS, include_str!("../../web/style.css")),
     ("verify.js", SCRIPT, include_str!("../../web/verify.js")),
 ];

@@ -7,15 +7,30 @@
 
 mod anchors;
 mod assets;
+mod badge;
+mod card;
+mod days;
 mod failure;
+mod figures;
 mod format;
+mod heatmap;
 mod home;
+mod hours;
 mod how;
+mod key;
 mod layout;
 mod log;
+mod mix;
 mod mountains;
 mod policy;
+mod prices;
+mod raster;
+mod recent;
+mod record;
 mod records;
+mod usage;
+mod vouched;
+mod wallet;
 mod witnesses;
 
 use std::net::{IpAddr, SocketAddr};
@@ -41,9 +56,14 @@ pub fn router(api: Api) -> Router {
         .route("/", get(home::home))
         .route("/anchors", get(anchors::anchors))
         .route("/assets/{name}", get(assets::asset))
+        .route("/badge/{file}", get(badge::badge))
+        .route("/card/{file}", get(card::card))
         .route("/how", get(how::how))
+        .route("/key/{key_id}", get(key::key))
         .route("/log", get(log::log))
+        .route("/record/{index}", get(record::record))
         .route("/records", get(records::records))
+        .route("/wallet/{address}", get(wallet::wallet))
         .route("/witnesses", get(witnesses::witnesses))
         .fallback(nowhere)
         .layer(shown)

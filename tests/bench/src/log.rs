@@ -1,7 +1,8 @@
 //! A log of made-up records, written through the gateway's own sequencer.
 //!
-//! The records are spread over the last [`DAYS`] days, the longest window that
-//! aggregates are asked for, so that every sum by day is as long as it gets.
+//! The records are spread over the last days, [`DAYS`] of them unless told
+//! otherwise, the longest window that aggregates are asked for, so that every
+//! sum by day is as long as it gets.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use gateway::log::sign::ReceiptSigner;
 use gateway::log::turns::{Joined, Log};
 use gateway::server::Server;
 use gateway::store::{Database, Store};
+use protocol::binding::{Action, Binding, Consent};
+use protocol::consent::{Signature, Terms};
 use protocol::entry::Body;
 use protocol::hash::{Hash, key_id, receipt_commitment, response_commitment};
 use protocol::index::Time;
@@ -29,7 +32,7 @@ use uuid::{Timestamp, Uuid};
 use crate::Failed;
 
 /// The days that records are spread over; the last one is today.
-const DAYS: u64 = 30;
+pub(crate) const DAYS: u64 = 30;
 
 /// Records in one append.
 const BATCH: u64 = 4_096;
@@ -109,8 +112,17 @@ impl Keys {
 /// # Errors
 /// The gateway's.
 pub(crate) async fn new_log(dir: &Path, database_url: Option<String>) -> Result<Keys, Failed> {
+    new_log_since(dir, database_url, DAYS).await
+}
+
+/// The same, begun so many days ago, today included.
+async fn new_log_since(
+    dir: &Path,
+    database_url: Option<String>,
+    days: u64,
+) -> Result<Keys, Failed> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    NOW.store(now - (DAYS - 1) * 86_400, Ordering::Relaxed);
+    NOW.store(now - (days - 1) * 86_400, Ordering::Relaxed);
     let origin = Origin::parse(ORIGIN)?;
     let config = Config::resolve(Given {
         data_dir: Some(dir.into()),
@@ -140,24 +152,51 @@ pub(crate) fn database(dir: &Path, url: Option<String>) -> Database {
     }
 }
 
-/// Makes a log in the data directory `dir`: `records` signed usage entries of
-/// `users` key ids. The same `seed` gives the same counts.
+/// What a log is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    /// Usage entries.
+    pub(crate) records: u64,
+    /// Key ids that they are of.
+    pub(crate) users: u64,
+    /// Chooses counts and models.
+    pub(crate) seed: u64,
+    /// Days that they are spread over; the last one is today.
+    pub(crate) days: u64,
+    /// Whether the wallets that every tenth user names are bound, by entries
+    /// before all others; else they are claimed.
+    pub(crate) bound: bool,
+}
+
+/// Makes a log in the data directory `dir` of signed usage entries. The same
+/// seed gives the same counts.
 ///
 /// # Errors
 /// The gateway's.
-pub(crate) async fn make_log(
-    dir: &Path,
-    records: u64,
-    users: u64,
-    seed: u64,
-) -> Result<(), Failed> {
-    let keys = new_log(dir, None).await?;
+pub(crate) async fn make_log(dir: &Path, made: Made) -> Result<(), Failed> {
+    let Made {
+        records,
+        users,
+        seed,
+        days,
+        bound,
+    } = made;
+    let keys = new_log_since(dir, None, days).await?;
     let first = NOW.load(Ordering::Relaxed);
-    let now = first + (DAYS - 1) * 86_400;
+    let now = first + (days - 1) * 86_400;
     let store = Store::open(&database(dir, None)).await?;
     tokio::spawn(store.clone().maintain());
     let mut sequencer = keys.sequencer(&store).await?;
     let mut calls = Calls::new(&keys.origin, users, seed);
+    if bound {
+        let genesis = store.range(0, 1).await?;
+        let genesis = genesis.first().ok_or("a log has its own entry")?;
+        let bindings = calls.bindings(Hash::leaf(&genesis.entry));
+        for batch in bindings.chunks(BATCH as usize) {
+            let batch = batch.iter().map(|binding| plain(binding.clone()));
+            sequencer.append(batch.collect()).await?;
+        }
+    }
     for from in (0..records).step_by(BATCH as usize) {
         let to = records.min(from + BATCH);
         NOW.store(first + (now - first) * from / records, Ordering::Relaxed);
@@ -189,6 +228,31 @@ impl Calls {
                 .collect(),
             next: 0,
         }
+    }
+
+    /// Bindings of every tenth user to its wallet. They are contracts', whose
+    /// signatures the writer leaves to those who asked their chain.
+    fn bindings(&self, genesis: Hash) -> Vec<Binding> {
+        let users = (0..).zip(&self.users).step_by(10);
+        let terms = Terms {
+            chain_id: 1,
+            issued_at: clock(),
+            expires_at: Time::from_secs(clock().secs() + 3_600).expect("this century"),
+        };
+        let binding = |(user, key_id): (u64, &Hash)| Binding {
+            key_id: *key_id,
+            previous: genesis,
+            action: Action::Link(Consent {
+                wallet: wallet(user),
+                terms,
+                signature: Signature::Eip1271 {
+                    block: 1,
+                    block_hash: genesis,
+                    bytes: Vec::new(),
+                },
+            }),
+        };
+        users.map(binding).collect()
     }
 
     /// The next: half of them go around all users, the others are of few.
@@ -223,10 +287,9 @@ impl Calls {
             _ => (Outcome::Complete, counts),
         };
         let receipt_id = Uuid::new_v7(Timestamp::from_unix_time(clock().secs(), 0, n.into(), 42));
-        let mut wallet = [7; 20];
-        wallet[..8].copy_from_slice(&user.to_be_bytes());
-        let wallet =
-            (user.is_multiple_of(10)).then_some((Address::from_bytes(wallet), Link::Claimed));
+        let wallet = user
+            .is_multiple_of(10)
+            .then(|| (wallet(user), Link::Claimed));
         let usage = Usage {
             receipt: receipt_commitment(receipt_id.as_bytes()),
             key_id: Some(self.users[user as usize]),
@@ -250,6 +313,23 @@ impl Calls {
             released: None,
             call: None,
         }
+    }
+}
+
+/// The wallet of a user.
+pub(crate) fn wallet(user: u64) -> Address {
+    let mut wallet = [7; 20];
+    wallet[..8].copy_from_slice(&user.to_be_bytes());
+    Address::from_bytes(wallet)
+}
+
+fn plain(binding: Binding) -> Submission {
+    Submission {
+        body: Body::Binding(binding),
+        receipt_id: None,
+        retrieval: None,
+        released: None,
+        call: None,
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use crate::Failed;
-use crate::log::{ORIGIN, Random, make_log};
+use crate::log::{DAYS, Made, ORIGIN, Random, make_log, wallet};
 use crate::processes::{self, Constant, Gateway};
 
 /// How long each kind of question is asked.
@@ -41,6 +41,14 @@ pub(crate) struct Given {
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
+    /// Days that they are spread over, today included
+    #[arg(long, default_value_t = DAYS)]
+    days: u64,
+
+    /// Binds every tenth user's wallet, which else is claimed
+    #[arg(long)]
+    bound: bool,
+
     /// Keeps the log in this folder, and takes the one that is there already
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -61,7 +69,14 @@ pub(crate) async fn run(given: Given) -> Result<(), Failed> {
     let scratch = std::env::temp_dir().join(format!("tally-bench-{}", std::process::id()));
     let data = given.keep.clone().unwrap_or_else(|| scratch.join("data"));
     if !data.join("tally.db").exists() {
-        make_log(&data, given.records, given.users, given.seed).await?;
+        let made = Made {
+            records: given.records,
+            users: given.users,
+            seed: given.seed,
+            days: given.days,
+            bound: given.bound,
+        };
+        make_log(&data, made).await?;
     }
     let programs = processes::build()?;
     let gateway = Gateway::start(&programs, &data, "http://127.0.0.1:9").await?;
@@ -75,7 +90,7 @@ pub(crate) async fn run(given: Given) -> Result<(), Failed> {
     ] {
         println!("{}", tiles(&address, what, kind, accept, size).await?);
     }
-    for (what, path) in questions(given.users)? {
+    for (what, path) in questions(given.users, size)? {
         let asked = measure(&address, ASKERS, "identity", path).await?;
         println!(
             "| `{what}` | {:.0} | {:.2} ms | {:.2} ms | {} |",
@@ -132,20 +147,23 @@ async fn tiles(
 type Path = Box<dyn Fn(&mut Random) -> String + Send + Sync>;
 
 /// What is asked, and paths that ask it.
-fn questions(users: u64) -> Result<Vec<(&'static str, Path)>, Failed> {
+fn questions(users: u64, size: TreeSize) -> Result<Vec<(&'static str, Path)>, Failed> {
     let origin = Origin::parse(ORIGIN)?;
-    let user = move |random: &mut Random| {
+    let key_id = move |random: &mut Random| {
         let key_id = key_id(&origin, "openai", &random.below(users).to_be_bytes());
-        format!("/api/user/{key_id}")
+        key_id.to_string()
     };
-    let receipts = {
-        let user = user.clone();
-        move |random: &mut Random| format!("{}/receipts?limit=20", user(random))
+    let of_key = |before: &'static str, after: &'static str| {
+        let key_id = key_id.clone();
+        move |random: &mut Random| format!("{before}{}{after}", key_id(random))
     };
-    let wallet = move |random: &mut Random| {
-        let user = random.below(users / 10) * 10;
-        format!("/api/wallet/0x{user:016x}{}", "07".repeat(12))
+    let of_wallet = |before: &'static str, after: &'static str| {
+        move |random: &mut Random| {
+            let user = random.below(users.div_ceil(10)) * 10;
+            format!("{before}{}{after}", wallet(user))
+        }
     };
+    let record = move |random: &mut Random| format!("/record/{}", random.below(size.get()));
     let fixed = |path: &'static str| move |_: &mut Random| path.to_owned();
     Ok(vec![
         ("/api/stats", Box::new(fixed("/api/stats"))),
@@ -171,9 +189,19 @@ fn questions(users: u64) -> Result<Vec<(&'static str, Path)>, Failed> {
             "/api/leaderboard/model",
             Box::new(fixed("/api/leaderboard/model?model=gemini-2.5-flash")),
         ),
-        ("/api/user/{key_id}", Box::new(user)),
-        ("/api/user/{key_id}/receipts?limit=20", Box::new(receipts)),
-        ("/api/wallet/{addr}", Box::new(wallet)),
+        ("/api/user/{key_id}", Box::new(of_key("/api/user/", ""))),
+        (
+            "/api/user/{key_id}/receipts?limit=20",
+            Box::new(of_key("/api/user/", "/receipts?limit=20")),
+        ),
+        (
+            "/api/wallet/{addr}",
+            Box::new(of_wallet("/api/wallet/", "")),
+        ),
+        ("/wallet/{addr}", Box::new(of_wallet("/wallet/", ""))),
+        ("/card/{addr}.svg", Box::new(of_wallet("/card/", ".svg"))),
+        ("/key/{key_id}", Box::new(of_key("/key/", ""))),
+        ("/record/{index}", Box::new(record)),
     ])
 }
 

@@ -15,7 +15,7 @@ use protocol::receipt::Receipt;
 use protocol::tile::{self, Tile, TileKind, WIDTH};
 
 use crate::Failed;
-use crate::log::make_log;
+use crate::log::{DAYS, Made, make_log};
 use crate::processes::{self, Counted, Gateway, Run, run as run_process};
 
 /// How long raw verifying is measured, before the pass and after it.
@@ -55,7 +55,14 @@ pub(crate) async fn run(given: Given) -> Result<(), Failed> {
     let scratch = std::env::temp_dir().join(format!("tally-bench-{}", std::process::id()));
     let data = given.keep.clone().unwrap_or_else(|| scratch.join("data"));
     if !data.join("tally.db").exists() {
-        make_log(&data, given.records, given.users, given.seed).await?;
+        let made = Made {
+            records: given.records,
+            users: given.users,
+            seed: given.seed,
+            days: DAYS,
+            bound: false,
+        };
+        make_log(&data, made).await?;
     }
     let programs = processes::build()?;
     let measured = measure(&programs, &data, &scratch.join("state")).await;
