@@ -101,7 +101,7 @@ fn bagging(mountains: &[Mountain<'_>], ground: u64) -> Markup {
     let steps = others.len().max(1) as u64;
     for (number, mountain) in (1..).zip(others.iter().rev()) {
         let own = (mountain.middle, ground - mountain.height);
-        let level = (SKY - 12) - (SKY - 24) * number / steps;
+        let level = (SKY - 12) - (SKY - 30) * number / steps;
         let meets = (own.0.midpoint(folded.0), level);
         for from in [own, folded] {
             lines.push(format!("M{} {}L{} {}", from.0, from.1, meets.0, meets.1));
@@ -111,7 +111,7 @@ fn bagging(mountains: &[Mountain<'_>], ground: u64) -> Markup {
     html! {
         path.bagging d=(lines.concat()) {}
         circle.root cx=(folded.0) cy=(folded.1) r="5" {}
-        text x=(folded.0 + 9) y=(folded.1 + 4) { "root" }
+        text x=(folded.0) y=(folded.1 - 9) text-anchor="middle" { "root" }
     }
 }
 
