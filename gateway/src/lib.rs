@@ -13,6 +13,7 @@ mod connect;
 pub mod demo;
 pub mod keys;
 pub mod ledger;
+mod limits;
 pub mod link;
 pub mod log;
 pub mod proxy;
