@@ -28,6 +28,7 @@ mod sdks;
 mod sentinel;
 mod service;
 mod sessions;
+mod setup;
 mod several;
 mod skipped;
 mod totals;

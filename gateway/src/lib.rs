@@ -8,6 +8,7 @@
 pub mod api;
 pub mod chain;
 pub mod cli;
+mod client;
 pub mod config;
 mod connect;
 pub mod demo;
@@ -18,7 +19,9 @@ pub mod link;
 pub mod log;
 pub mod proxy;
 pub mod reply;
+mod sdk;
 pub mod server;
+pub mod setup;
 pub mod store;
 pub mod usage;
 pub mod web;

@@ -7,7 +7,8 @@ use clap::Parser as _;
 use gateway::cli::{Cli, Task};
 use gateway::config::{Config, ConfigError};
 use gateway::link::LinkError;
-use gateway::{demo, link, server};
+use gateway::setup::SetupError;
+use gateway::{demo, link, server, setup};
 
 fn main() -> ExitCode {
     match run(Cli::parse().task()) {
@@ -15,7 +16,8 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("gateway: {}", chain(&*error));
             let wrong_use = error.is::<ConfigError>()
-                || matches!(error.downcast_ref(), Some(LinkError::Argument(_)));
+                || error.downcast_ref().is_some_and(LinkError::is_wrong_use)
+                || error.downcast_ref().is_some_and(SetupError::is_wrong_use);
             ExitCode::from(if wrong_use { 2 } else { 1 })
         }
     }
@@ -38,6 +40,7 @@ fn run(task: Task) -> Result<(), Box<dyn Error>> {
             runtime.block_on(demo::run(config)).map_err(Into::into)
         }
         Task::Link(options) => runtime.block_on(link::run(options)).map_err(Into::into),
+        Task::Setup(options) => runtime.block_on(setup::run(options)).map_err(Into::into),
     };
     // Calls that were cut off are in the journal; nothing else is worth waiting for.
     runtime.shutdown_background();
