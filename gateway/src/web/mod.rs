@@ -12,10 +12,12 @@ mod format;
 mod home;
 mod how;
 mod layout;
+mod link;
 mod log;
 mod mountains;
 mod policy;
 mod records;
+mod setup;
 mod witnesses;
 
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +42,8 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/", get(home::home))
         .route("/anchors", get(anchors::anchors))
+        .route("/link", get(link::link))
+        .route("/setup", get(setup::setup))
         .route("/assets/{name}", get(assets::asset))
         .route("/how", get(how::how))
         .route("/log", get(log::log))
