@@ -28,9 +28,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{
-    self, Api, Caller, Holds, Listeners, Notary, Paces, Shown, Stopping, TileCache,
-};
+use crate::api::{self, Api, Caller, Holds, Listeners, Notary, Paces, Shown, Stopping, TileCache};
 use crate::chain::{self, Asking, ChainsError};
 use crate::config::{Config, LogFormat};
 use crate::keys::{DataDir, DataDirError, default_origin, evm_address};
