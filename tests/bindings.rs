@@ -45,7 +45,7 @@ impl Wallet {
 
 /// A link token, and the key id that it gives in a log.
 pub(crate) struct Token {
-    text: String,
+    pub(crate) text: String,
     pub(crate) key_id: String,
 }
 
@@ -452,11 +452,140 @@ async fn whoever_links_on_a_terminal_gets_urls_a_text_to_sign_and_a_receipt() {
         key.origin()
     );
 
-    // It is bound by now; and what another wallet signs is not even sent.
-    for (signer, code) in [(&alice, Some(1)), (&Wallet::new(2), Some(1))] {
-        let size = gateway.reaches(0).await;
-        let ended = finish(link(Some(token)), signer);
-        assert_eq!(ended.0, code, "{}", ended.1);
-        assert_eq!(gateway.reaches(0).await, size);
+    // It is bound by now: the same binding is shown, and no other is asked for.
+    let ended = |child: Child| {
+        let output = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
+    };
+    let size = gateway.reaches(0).await;
+    let (code, again) = ended(link(Some(token)));
+    assert_eq!(code, Some(0), "{again}");
+    let shown = |said: &str| said.split("Bound by entry").nth(1).map(str::to_owned);
+    assert_eq!(shown(&again), shown(&said));
+    let mut command = Command::new(program("gateway"));
+    command.args(["link", gateway.url(), "--wallet", &Wallet::new(2).address()]);
+    command.env("TALLY_LINK_TOKEN", token).stdin(Stdio::null());
+    let output = command.output().expect("the gateway was built");
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1) && why.contains("is bound to"),
+        "{why}"
+    );
+    // What another wallet signs is not even sent.
+    let (code, said) = finish(link(None), &Wallet::new(2));
+    assert_eq!((code, gateway.reaches(0).await), (Some(1), size), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_browser_binds_and_what_a_program_reads() {
+    let (_provider, _data, gateway) = started().await;
+    let alice = Wallet::new(1);
+    let token = Token::new(&gateway, 5);
+    let secret = "sk-test-openai-0123456789abcdefghijklmno";
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new(program("gateway"));
+        command
+            .args(["link", gateway.url(), "--json"])
+            .args(arguments);
+        command
+            .env("TALLY_LINK_TOKEN", &token.text)
+            .env("OPENAI_API_KEY", secret);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::piped());
+        command.spawn().expect("the gateway was built")
+    };
+    // Without a wallet it waits for the page where one signs.
+    let mut child = start(&[]);
+    let mut lines = BufReader::new(child.stderr.take().expect("piped"));
+    let (page, mut said) = (
+        format!("{}/link#token={}", gateway.url(), token.text),
+        String::new(),
+    );
+    while !said.contains(&page) {
+        assert_ne!(lines.read_line(&mut said).expect("readable"), 0, "{said}");
     }
+    let entry = bind(&gateway, &token, &alice).await;
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON alone");
+    let text = answer["entry"].as_str().expect("a text");
+    assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), entry);
+    assert_eq!(
+        (&answer["key_id"], &answer["wallet"], &answer["token"]),
+        (
+            &json!(token.key_id),
+            &json!(alice.address()),
+            &json!(token.text)
+        )
+    );
+    let base = format!("{}/openai/t/{}/v1", gateway.url(), token.text);
+    assert_eq!(answer["base_urls"]["openai"], base);
+
+    // An API key is named, never shown.
+    let called = chat(&gateway, "chat.json").send().await.expect("answers");
+    receipt(&gateway, &receipt_id(called.headers())).await;
+    let address = alice.address();
+    let mut child = start(&["--credential", "OPENAI_API_KEY", "--wallet", &address]);
+    let mut lines = BufReader::new(child.stderr.take().expect("piped"));
+    let mut said = String::new();
+    while said.matches("---\n").count() < 2 {
+        assert_ne!(lines.read_line(&mut said).expect("readable"), 0, "{said}");
+    }
+    let message = said.split("---\n").nth(1).expect("between the lines");
+    let signature = alice.sign(message.strip_suffix('\n').expect("a line's end"));
+    writeln!(child.stdin.take().expect("piped"), "{signature}").expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(!said.contains(secret) && !answer.contains(secret));
+    let answer: Value = serde_json::from_str(&answer).expect("JSON alone");
+    assert_eq!(answer["wallet"], address);
+    let state = gateway
+        .json(&format!(
+            "/api/bindings/{}",
+            answer["key_id"].as_str().expect("a text")
+        ))
+        .await;
+    assert_eq!(state["state"], "bound");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_for_entries_too_often_has_to_wait() {
+    let (provider, data) = (Provider::start().await, Folder::new());
+    let few = ["--entries-per-address", "3"];
+    let gateway = Gateway::start_at(data.path(), provider.url(), &free_address(), &few).await;
+    let totals = format!("{}/api/totals", gateway.url());
+    for (path, body) in [("/api/bindings", "{}"), ("/api/totals", "")] {
+        let url = format!("{}{path}", gateway.url());
+        let post = || {
+            gateway
+                .client()
+                .post(&url)
+                .header("content-type", "application/json")
+        };
+        for _ in 0..3 {
+            let status = post().body(body).send().await.expect("answers").status();
+            assert_ne!(status, StatusCode::TOO_MANY_REQUESTS, "{path}");
+        }
+        let answer = post().body(body).send().await.expect("answers");
+        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS, "{path}");
+        let wait = answer.headers()["retry-after"].to_str().expect("a number");
+        assert!(
+            (1..=21).contains(&wait.parse().unwrap_or(0)),
+            "{path}: {wait}"
+        );
+    }
+    // Reading goes on.
+    assert_eq!(gateway.get("/api/chain").await.status(), StatusCode::OK);
+    assert_ne!(
+        gateway
+            .client()
+            .get(totals)
+            .send()
+            .await
+            .expect("answers")
+            .status(),
+        StatusCode::TOO_MANY_REQUESTS
+    );
 }

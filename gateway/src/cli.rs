@@ -9,6 +9,7 @@ use crate::chain::{RpcUrl, Template};
 use crate::config::{Given, GivenLimits, LogFormat, NamedUrl};
 use crate::demo::Anchoring;
 use crate::link::LinkOptions;
+use crate::setup::SetupOptions;
 
 /// A transparent proxy in front of LLM providers that keeps a verifiable log of token usage.
 ///
@@ -35,10 +36,16 @@ enum Command {
     /// With --anchor the log's roots go to a chain on this machine, too.
     Demo(Box<DemoOptions>),
     /// Bind calls to a wallet, in any log: makes a link token, prints the base
-    /// URLs to use and the text that the wallet signs, takes the signature from
-    /// standard input (made by `cast wallet sign`, say), and shows the receipt.
-    /// A token that was made before is taken from TALLY_LINK_TOKEN.
+    /// URLs to use and the page where a browser wallet signs, or the text to
+    /// sign, takes the signature from standard input (made by `cast wallet
+    /// sign`, say), and shows the binding's receipt. A token that was made
+    /// before is taken from TALLY_LINK_TOKEN.
     Link(LinkOptions),
+    /// Point the tools on this machine at a log's gateway: finds Claude Code,
+    /// Codex, Gemini CLI, Cursor, OpenClaw and SDKs' environment variables,
+    /// shows what it would change, changes it if you say yes, and makes one
+    /// call end to end. With TALLY_LINK_TOKEN set, calls count for that token.
+    Setup(SetupOptions),
 }
 
 /// What the command line asks for.
@@ -50,6 +57,8 @@ pub enum Task {
     Demo(Given, Option<Anchoring>),
     /// Bind calls to a wallet.
     Link(LinkOptions),
+    /// Point tools at a gateway.
+    Setup(SetupOptions),
 }
 
 #[derive(Args, Debug)]
@@ -205,6 +214,7 @@ impl Cli {
                 Task::Demo(options.given(), anchor.then_some(Anchoring { anvil }))
             }
             Some(Command::Link(options)) => Task::Link(options),
+            Some(Command::Setup(options)) => Task::Setup(options),
         }
     }
 }

@@ -60,6 +60,9 @@ const PROVIDERS: &[(&str, &str)] = &[
     ("xai", "https://api.x.ai"),
 ];
 
+/// Bindings a minute from one address.
+const ENTRIES_PER_ADDRESS: NonZeroU32 = NonZeroU32::new(60).expect("it is not zero");
+
 /// Providers whose chat streams state usage only when asked, and that take
 /// being asked. The others state it by themselves, or refuse the question.
 const ASKED: &[&str] = &["azure", "gemini", "ollama", "openai"];
@@ -101,6 +104,8 @@ pub struct Config {
     pub calls_per_key: Option<NonZeroU32>,
     /// Calls a minute from one address, if limited.
     pub calls_per_address: Option<NonZeroU32>,
+    /// Bindings a minute from one address; as many requests for totals.
+    pub entries_per_address: NonZeroU32,
 }
 
 /// Limits as they are given; what is left open is `None`.
@@ -137,6 +142,11 @@ pub struct GivenLimits {
     /// proxy of your own all calls come from one [default: no limit]
     #[arg(long, env = "TALLY_CALLS_PER_ADDRESS", value_name = "CALLS")]
     calls_per_address: Option<NonZeroU32>,
+
+    /// Bindings a minute from one address, and requests for totals: they cost
+    /// nobody a call, and lengthen the log; more are refused with 429 [default: 60]
+    #[arg(long, env = "TALLY_ENTRIES_PER_ADDRESS", value_name = "ENTRIES")]
+    entries_per_address: Option<NonZeroU32>,
 }
 
 /// A provider that calls are forwarded to.
@@ -445,6 +455,10 @@ impl Config {
                 .unwrap_or(20_000),
             calls_per_key: flags.calls_per_key.or(limits.calls_per_key),
             calls_per_address: flags.calls_per_address.or(limits.calls_per_address),
+            entries_per_address: flags
+                .entries_per_address
+                .or(limits.entries_per_address)
+                .unwrap_or(ENTRIES_PER_ADDRESS),
         })
     }
 }

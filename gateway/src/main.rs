@@ -8,7 +8,8 @@ use gateway::cli::{Cli, Task};
 use gateway::config::{Config, ConfigError};
 use gateway::demo::DemoError;
 use gateway::link::LinkError;
-use gateway::{demo, link, server};
+use gateway::setup::SetupError;
+use gateway::{demo, link, server, setup};
 
 fn main() -> ExitCode {
     match run(Cli::parse().task()) {
@@ -16,8 +17,9 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("gateway: {}", chain(&*error));
             let wrong_use = error.is::<ConfigError>()
-                || matches!(error.downcast_ref(), Some(LinkError::Argument(_)))
-                || matches!(error.downcast_ref(), Some(DemoError::Anchor(_)));
+                || matches!(error.downcast_ref(), Some(DemoError::Anchor(_)))
+                || error.downcast_ref().is_some_and(LinkError::is_wrong_use)
+                || error.downcast_ref().is_some_and(SetupError::is_wrong_use);
             ExitCode::from(if wrong_use { 2 } else { 1 })
         }
     }
@@ -42,6 +44,7 @@ fn run(task: Task) -> Result<(), Box<dyn Error>> {
                 .map_err(Into::into)
         }
         Task::Link(options) => runtime.block_on(link::run(options)).map_err(Into::into),
+        Task::Setup(options) => runtime.block_on(setup::run(options)).map_err(Into::into),
     };
     // Calls that were cut off are in the journal; nothing else is worth waiting for.
     runtime.shutdown_background();

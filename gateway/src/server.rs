@@ -28,7 +28,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{self, Api, Holds, Listeners, Notary, Shown, Stopping, TileCache};
+use crate::api::{self, Api, Caller, Holds, Listeners, Notary, Paces, Shown, Stopping, TileCache};
 use crate::chain::{self, Asking, ChainsError};
 use crate::config::{Config, LogFormat};
 use crate::keys::{DataDir, DataDirError, default_origin, evm_address};
@@ -279,6 +279,8 @@ impl Server {
                     Held::Credential => Shown::Credential,
                 })
             }),
+            paces: Arc::new(Paces::new(config.entries_per_address)),
+            providers: config.upstreams.keys().cloned().collect(),
             committed: committed.clone(),
             published,
             notary: Notary::new(ChainLog::new(&verifier, evm_key), evm_secret),
@@ -597,6 +599,7 @@ impl Connection {
         }
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(Stopping(stopping.clone()));
+        request.extensions_mut().insert(Caller(*from));
         let answer = front.router.clone().oneshot(request).await;
         match answer {
             Ok(response) => response.map(Reply::Own),

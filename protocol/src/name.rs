@@ -38,6 +38,17 @@ pub(crate) fn plain(byte: u8) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address([u8; 20]);
 
+/// Why a text that a person gave is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// It has another form.
+    #[error("{0:?} is not a wallet address: expected 0x and 40 hex digits")]
+    Form(String),
+    /// Its letters are neither all of lower case nor the checksum's.
+    #[error("the letters of {0} are not its checksum (EIP-55): is it mistyped?")]
+    Checksum(String),
+}
+
 impl Address {
     /// Wraps 20 bytes.
     pub const fn from_bytes(bytes: [u8; 20]) -> Self {
@@ -73,6 +84,18 @@ impl Address {
         Some(Self(bytes))
     }
 
+    /// Parses what a person gave: lower-case digits, or their checksum's case (EIP-55).
+    ///
+    /// # Errors
+    /// Another form, or letters of another case.
+    pub fn from_checked(text: &str) -> Result<Self, AddressError> {
+        let address = Self::from_any_case(text).ok_or_else(|| AddressError::Form(text.into()))?;
+        if Self::from_canonical(text).is_some() || address.checksummed() == text {
+            return Ok(address);
+        }
+        Err(AddressError::Checksum(text.into()))
+    }
+
     /// The form that people and wallets use: the digits' case is a checksum (EIP-55).
     pub fn checksummed(&self) -> String {
         alloy_primitives::Address::from(self.0).to_checksum(None)
@@ -90,5 +113,29 @@ impl fmt::Display for Address {
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Address({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistyped_addresses_are_told_from_malformed_ones() {
+        // EIP-55's own example.
+        let right = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+        let lower = right.to_lowercase();
+        let flipped = right.replace("0x5aA", "0x5AA");
+        let upper = alloc::format!("0x{}", lower[2..].to_uppercase());
+        for (text, fits) in [
+            (right, Ok(())),
+            (&lower, Ok(())),
+            (&flipped, Err(AddressError::Checksum(flipped.clone()))),
+            (&upper, Err(AddressError::Checksum(upper.clone()))),
+            (&right[..41], Err(AddressError::Form(right[..41].into()))),
+            ("", Err(AddressError::Form("".into()))),
+        ] {
+            assert_eq!(Address::from_checked(text).map(drop), fits, "{text}");
+        }
     }
 }

@@ -1,19 +1,21 @@
 //! Bindings: which wallet a key's calls count for (PROTOCOL.md section 4.3).
 
 use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
 use protocol::binding::{self, Action, Binding, BindingError, Consent, Holding};
 use protocol::consent::{MAX_CONTRACT_SIGNATURE, MAX_TIME, Message, Role, Signature, Terms};
 use protocol::entry::Body;
 use protocol::hash::Hash;
 use protocol::index::{Index, Time, TreeSize};
-use protocol::name::Address;
+use protocol::name::{Address, AddressError};
 use protocol::receipt::Receipt;
 use protocol::totals::Totals;
 use serde::{Deserialize, Serialize};
@@ -22,8 +24,9 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::records::{Record, parse_key_id};
-use super::{Api, query, store_failed};
+use super::{Api, Caller, query, store_failed};
 use crate::chain::Refused;
+use crate::limits::Limiter;
 use crate::log::pool::Submission;
 use crate::log::replica::Committed;
 use crate::reply::{ApiError, ErrorBody};
@@ -60,6 +63,24 @@ impl Holds {
 impl fmt::Debug for Holds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Holds")
+    }
+}
+
+/// How often an address may ask for an entry: nothing else that costs it
+/// nothing lengthens the log.
+#[derive(Debug)]
+pub struct Paces {
+    bindings: Limiter<IpAddr>,
+    totals: Limiter<IpAddr>,
+}
+
+impl Paces {
+    /// So many a minute of either kind.
+    pub fn new(per_minute: NonZeroU32) -> Self {
+        Self {
+            bindings: Limiter::new(per_minute),
+            totals: Limiter::new(per_minute),
+        }
     }
 }
 
@@ -247,12 +268,19 @@ pub(super) async fn template(
     (status = 200, body = Record, description = "It is in the log"),
     (status = 202, body = ErrorBody, description = "It is not yet durable"),
     (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
-    (status = 409, body = ErrorBody, description = "The key's state does not allow it")))]
+    (status = 409, body = ErrorBody, description = "The key's state does not allow it"),
+    (status = 429, body = ErrorBody, description = "Too many from this address; Retry-After says when"),
+    (status = 503, body = ErrorBody, description = "It was not taken, or nothing can be stored")))]
 pub(super) async fn bind(
     State(api): State<Arc<Api>>,
+    Extension(Caller(from)): Extension<Caller>,
     headers: HeaderMap,
     asked: Result<Json<Asked>, JsonRejection>,
 ) -> Result<Json<Record>, ApiError> {
+    api.paces
+        .bindings
+        .admit(&from)
+        .map_err(ApiError::too_often)?;
     let Json(asked) = asked.map_err(|e| ApiError::bad_request(e.body_text()))?;
     let binding = api.read(asked)?;
     api.admit(&headers, &binding)?;
@@ -279,8 +307,16 @@ pub(super) async fn bind(
 /// Has all wallets' totals proven: appends a totals entry over everything that
 /// came before, unless there is one already, and answers it.
 #[utoipa::path(post, path = "/api/totals", responses(
-    (status = 200, body = Record), (status = 404, body = ErrorBody)))]
-pub(super) async fn totals(State(api): State<Arc<Api>>) -> Result<Json<Record>, ApiError> {
+    (status = 200, body = Record),
+    (status = 202, body = ErrorBody, description = "It is not yet durable"),
+    (status = 404, body = ErrorBody),
+    (status = 429, body = ErrorBody, description = "Too many from this address; Retry-After says when"),
+    (status = 503, body = ErrorBody, description = "Nothing can be stored")))]
+pub(super) async fn totals(
+    State(api): State<Arc<Api>>,
+    Extension(Caller(from)): Extension<Caller>,
+) -> Result<Json<Record>, ApiError> {
+    api.paces.totals.admit(&from).map_err(ApiError::too_often)?;
     let size = api.size();
     if api.leaves_out(size) {
         // What it says is the writer's to fill in.
@@ -508,14 +544,10 @@ fn no_bindings() -> ApiError {
 
 /// An address in lower case, or with its checksum (EIP-55).
 fn parse_wallet(text: &str) -> Result<Address, ApiError> {
-    let wallet = Address::from_any_case(text).ok_or_else(|| ApiError::bad_wallet(text))?;
-    let plain = Address::from_canonical(text).is_some();
-    if plain || wallet.checksummed() == text {
-        return Ok(wallet);
-    }
-    Err(ApiError::bad_request(
-        "the wallet's letters are not its checksum (EIP-55); is it mistyped?",
-    ))
+    Address::from_checked(text).map_err(|error| match error {
+        AddressError::Form(_) => ApiError::bad_wallet(text),
+        AddressError::Checksum(_) => ApiError::bad_request(error.to_string()),
+    })
 }
 
 fn parse_terms(chain_id: u64, issued_at: u64, expires_at: u64) -> Result<Terms, ApiError> {

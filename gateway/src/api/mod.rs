@@ -15,6 +15,7 @@ mod wallet;
 mod wallet_records;
 mod witnesses;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -40,7 +41,7 @@ use crate::log::sequencer::Clock;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::Store;
 use crate::witness::roster::Roster;
-pub use bindings::{Holds, Shown};
+pub use bindings::{Holds, Paces, Shown};
 pub use events::{Listeners, Stopping};
 pub use statement::Notary;
 pub use tiles::TileCache;
@@ -62,6 +63,10 @@ pub struct Api {
     pub pool: Arc<Pool>,
     /// Tells who holds a key.
     pub holds: Holds,
+    /// How often an address may ask for an entry.
+    pub paces: Arc<Paces>,
+    /// The providers that calls are forwarded to, by name.
+    pub providers: Arc<[String]>,
     /// The newest durable state.
     pub committed: watch::Receiver<Committed>,
     /// What `/checkpoint` answers.
@@ -84,6 +89,10 @@ pub struct Api {
     pub clock: Clock,
 }
 
+/// Whom a request is from; the server puts it with every request.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller(pub IpAddr);
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -92,6 +101,7 @@ pub struct Api {
     ),
     paths(
         records::pubkey,
+        records::providers,
         records::chain,
         records::list,
         records::one,
@@ -136,6 +146,7 @@ pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
     let answers = Router::new()
         .route("/api/pubkey", get(records::pubkey))
+        .route("/api/providers", get(records::providers))
         .route("/api/chain", get(records::chain))
         .route("/api/records", get(records::list))
         .route("/api/records/{index}", get(records::one))

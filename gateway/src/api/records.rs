@@ -42,6 +42,21 @@ pub(super) async fn pubkey(State(api): State<Arc<Api>>) -> Json<PublicKey> {
     })
 }
 
+/// Whom calls are forwarded to.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Providers {
+    /// Their names, in order: calls to one go to `/NAME/...`.
+    providers: Vec<String>,
+}
+
+/// The providers that calls are forwarded to.
+#[utoipa::path(get, path = "/api/providers", responses((status = 200, body = Providers)))]
+pub(super) async fn providers(State(api): State<Arc<Api>>) -> Json<Providers> {
+    Json(Providers {
+        providers: api.providers.to_vec(),
+    })
+}
+
 /// The newest durable state of the log.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Chain {

@@ -29,6 +29,7 @@ const SVG: &str = "image/svg+xml";
 const ASSETS: &[Embedded] = &[
     ("app.js", SCRIPT, include_str!("../../web/app.js")),
     ("icon.svg", SVG, include_str!("../../web/icon.svg")),
+    ("link.js", SCRIPT, include_str!("../../web/link.js")),
     ("prices.json", JSON, super::prices::FILE),
     ("style.css", CSS, include_str!("../../web/style.css")),
     ("verify.js", SCRIPT, include_str!("../../web/verify.js")),

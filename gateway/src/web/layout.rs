@@ -18,6 +18,8 @@ const NAVIGATION: &[(&str, &str)] = &[
     ("/log", "Log"),
     ("/anchors", "Anchors"),
     ("/witnesses", "Witnesses"),
+    ("/link", "Link a wallet"),
+    ("/setup", "Set up"),
     ("/how", "How it works"),
 ];
 

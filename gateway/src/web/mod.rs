@@ -19,6 +19,7 @@ mod hours;
 mod how;
 mod key;
 mod layout;
+mod link;
 mod log;
 mod mix;
 mod mountains;
@@ -28,6 +29,7 @@ mod raster;
 mod recent;
 mod record;
 mod records;
+mod setup;
 mod usage;
 mod vouched;
 mod wallet;
@@ -55,6 +57,8 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/", get(home::home))
         .route("/anchors", get(anchors::anchors))
+        .route("/link", get(link::link))
+        .route("/setup", get(setup::setup))
         .route("/assets/{name}", get(assets::asset))
         .route("/badge/{file}", get(badge::badge))
         .route("/card/{file}", get(card::card))

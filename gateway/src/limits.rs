@@ -1,4 +1,4 @@
-//! Limits: how often a key or an address may call.
+//! Limits: how often a key or an address may call, or ask for an entry.
 //!
 //! Out of scope: how many calls run at once (see [`crate::log::calls`]).
 
@@ -17,19 +17,20 @@ const SWEEP: u32 = 16_384;
 
 /// Calls a minute, by key id and by address; both or neither may be limited.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     keys: Option<Limiter<Hash>>,
     addresses: Option<Limiter<IpAddr>>,
 }
 
-struct Limiter<K: Clone + Eq + StdHash> {
+/// So many a minute of each.
+pub(crate) struct Limiter<K: Clone + Eq + StdHash> {
     limiter: DefaultKeyedRateLimiter<K>,
     calls: AtomicU32,
 }
 
 impl Limits {
     /// Calls a minute.
-    pub(super) fn new(per_key: Option<NonZeroU32>, per_address: Option<NonZeroU32>) -> Self {
+    pub(crate) fn new(per_key: Option<NonZeroU32>, per_address: Option<NonZeroU32>) -> Self {
         Self {
             keys: per_key.map(Limiter::new),
             addresses: per_address.map(Limiter::new),
@@ -37,7 +38,7 @@ impl Limits {
     }
 
     /// Takes a call in; otherwise says after how many seconds to try again.
-    pub(super) fn admit(&self, key_id: Option<Hash>, address: IpAddr) -> Result<(), u32> {
+    pub(crate) fn admit(&self, key_id: Option<Hash>, address: IpAddr) -> Result<(), u32> {
         if let Some(limiter) = &self.addresses {
             limiter.admit(&address)?;
         }
@@ -49,7 +50,8 @@ impl Limits {
 }
 
 impl<K: Clone + Eq + StdHash> Limiter<K> {
-    fn new(per_minute: NonZeroU32) -> Self {
+    /// So many a minute.
+    pub(crate) fn new(per_minute: NonZeroU32) -> Self {
         let limiter = DefaultKeyedRateLimiter::dashmap(Quota::per_minute(per_minute));
         Self {
             limiter,
@@ -57,7 +59,8 @@ impl<K: Clone + Eq + StdHash> Limiter<K> {
         }
     }
 
-    fn admit(&self, key: &K) -> Result<(), u32> {
+    /// Takes one in; otherwise says after how many seconds to try again.
+    pub(crate) fn admit(&self, key: &K) -> Result<(), u32> {
         if self.calls.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
             self.limiter.retain_recent();
         }
