@@ -87,7 +87,7 @@ async fn entry(gateway: &Gateway, index: u64) -> Entry {
 }
 
 /// Accounts that anvil endows, by their keys.
-const PURSE: (&str, &str) = (
+pub(crate) const PURSE: (&str, &str) = (
     "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
     "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266",
 );

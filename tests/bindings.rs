@@ -45,7 +45,7 @@ impl Wallet {
 
 /// A link token, and the key id that it gives in a log.
 pub(crate) struct Token {
-    text: String,
+    pub(crate) text: String,
     pub(crate) key_id: String,
 }
 
