@@ -431,3 +431,8 @@ async fn pictures_are_taken_where_they_are_asked_for() {
         scene.does("look.py", "screenshots").await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_signs_on_the_page_that_links_it() {
+    done(Furnished::Plainly, "wallet.py", "link").await;
+}

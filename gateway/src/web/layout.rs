@@ -18,6 +18,7 @@ const NAVIGATION: &[(&str, &str)] = &[
     ("/log", "Log"),
     ("/anchors", "Anchors"),
     ("/witnesses", "Witnesses"),
+    ("/check", "Check"),
     ("/how", "How it works"),
 ];
 

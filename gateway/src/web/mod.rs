@@ -10,6 +10,7 @@ mod assets;
 mod badge;
 mod card;
 mod days;
+mod check;
 mod failure;
 mod figures;
 mod format;
@@ -55,6 +56,8 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/", get(home::home))
         .route("/anchors", get(anchors::anchors))
+        .route("/check", get(check::check))
+        .route("/contract.hex", get(check::creation_code))
         .route("/assets/{name}", get(assets::asset))
         .route("/badge/{file}", get(badge::badge))
         .route("/card/{file}", get(card::card))
