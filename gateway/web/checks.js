@@ -39,7 +39,7 @@ export async function checkWallet(steps, wallet, log, body) {
     };
   }, kept);
   await steps.step("The totals of all wallets stand in the log", async () => {
-    if (proof.totals === null) return { says: "There are none yet: nobody's key was bound to a wallet so far." };
+    if (proof.totals === null) return { state: "open", says: "There are none yet: of no wallet is anything proven." };
     const totals = await under(proof.totals);
     return {
       says: `Entry ${number(proof.totals.index)} commits to the sums of ${number(totals.count)} leaves over the first ${number(totals.size)} entries.`,
@@ -48,6 +48,7 @@ export async function checkWallet(steps, wallet, log, body) {
   }, kept);
   const proven = await steps.step("This wallet's sums are among them, and all of them are shown", async () => {
     const verified = await v.verifyWallet(wallet, proof, log.key);
+    if (verified.totals === null) return { value: verified, state: "open", says: "No totals are due yet that could hold them." };
     return {
       value: verified,
       says: "They lead to the root of the totals, and the wallets next to this one are shown too, so none of its leaves can be hidden. The totals are not older than they may be.",
@@ -84,7 +85,8 @@ function compared({ size, bound }, { leaves, totals }) {
 }
 
 function summary(wallet, { leaves, totals }) {
-  const until = totals ? ` through entry ${number(totals.size - 1)}` : "";
+  if (totals === null) return "Verified by your browser: the log has no totals yet.";
+  const until = ` through entry ${number(totals.size - 1)}`;
   if (leaves.length === 0) return `Verified by your browser: ${wallet} has no bound usage${until}.`;
   const sums = leaves.map(({ source, records, input, output }) =>
     `${number(input + output)} tokens in ${number(records)} records (${source})`);

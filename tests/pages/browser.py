@@ -103,7 +103,7 @@ def settled(page):
     """Waits until the page says how its checking ended; what it says."""
     status = page.locator("#verify .callout:is(.ok, .bad, .warn)").first
     status.wait_for(state="attached")
-    page.wait_for_function("!document.querySelector('#verify .steps > .waits')")
+    expect(page.locator("#verify .steps > .waits")).to_have_count(0)
     return status.inner_text()
 
 
