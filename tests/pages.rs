@@ -94,6 +94,9 @@ impl Scene {
             (witness, policy) = (Some(started), Some(text));
         }
         let anvil = if whole { Anvil::start(&[]) } else { None };
+        if let Some(anvil) = &anvil {
+            arguments.extend(["--rpc-url".to_owned(), anvil.url().to_owned()]);
+        }
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         let gateway = Gateway::start_at(data.path(), provider.url(), &address, &arguments).await;
         let mut scene = Self {
