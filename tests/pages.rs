@@ -28,7 +28,15 @@ use crate::python;
 use crate::witness::Witness;
 
 /// Every page: its name, and its path for the scene's wallet, key and record.
-const PAGES: &[(&str, &str)] = &[("leaderboard", "/"), ("check", "/check")];
+const PAGES: &[(&str, &str)] = &[
+    ("leaderboard", "/"),
+    ("records", "/records"),
+    ("log", "/log"),
+    ("anchors", "/anchors"),
+    ("witnesses", "/witnesses"),
+    ("check", "/check"),
+    ("how", "/how"),
+];
 
 /// Whose wallets the scene binds; the one that is looked at is in the middle.
 const SEEDS: [u8; 3] = [1, 2, 3];
