@@ -30,6 +30,9 @@ use crate::witness::Witness;
 /// Every page: its name, and its path for the scene's wallet, key and record.
 const PAGES: &[(&str, &str)] = &[
     ("leaderboard", "/"),
+    ("wallet", "/wallet/{wallet}"),
+    ("key", "/key/{key}"),
+    ("record", "/record/{record}"),
     ("records", "/records"),
     ("log", "/log"),
     ("anchors", "/anchors"),
