@@ -22,6 +22,7 @@ mod gateway;
 mod hardening;
 mod node;
 mod openapi;
+mod pages;
 mod postgres;
 mod profiles;
 mod proofs;

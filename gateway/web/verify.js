@@ -49,14 +49,14 @@ export function unhex(text) {
 }
 
 /** Standard padded base64 as bytes; atob alone takes other spellings too. */
-function unbase64(text) {
+export function unbase64(text) {
   need(/^[A-Za-z0-9+/]*={0,2}$/.test(text) && text.length % 4 === 0, "not padded base64");
   const binary = atob(text);
   need(btoa(binary) === text, "base64 with stray bits");
   return Uint8Array.from(binary, (c) => c.charCodeAt(0));
 }
 
-function hashOf(text) {
+export function hashOf(text) {
   const hash = unbase64(text);
   need(hash.length === 32, "not the base64 of 32 bytes");
   return hash;

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use alloy_primitives::{Signature as Ecdsa, keccak256};
 use base64::Engine as _;
@@ -21,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use crate::binaries::Folder;
 use crate::forge::log::signer;
 use crate::forge::wallet::totals;
+use crate::node;
 use crate::sentinel::{Pass, Sentinel};
 
 /// Whether every finding has an evidence file that says what the finding says
@@ -46,6 +48,50 @@ pub(crate) fn holds(pass: &Pass, vkey: &str) -> Result<(), String> {
                 .map_err(|e| format!("{claim} is not proven: {e}: {}", evidence["message"]))?;
         }
         sentinel_agrees(finding, &path, vkey)?;
+        browser_agrees(finding, &path, vkey)?;
+    }
+    Ok(())
+}
+
+/// Whether the page that takes evidence files, where Node can run its code,
+/// judges as the finding says, or says that it does not judge that.
+fn browser_agrees(finding: &Value, path: &Path, vkey: &str) -> Result<(), String> {
+    if !node::is_recent("gateway/web/evidence.js") {
+        return Ok(());
+    }
+    let origin = vkey.split('+').next().unwrap_or_default();
+    let stranger = signer(origin, 99).verifier().to_string();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("evidence.mjs");
+    let mut command = Command::new("node");
+    let output = command
+        .arg(script)
+        .arg(path)
+        .args([vkey, &stranger])
+        .output();
+    let output = output.map_err(|e| format!("node: {e}"))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let story = String::from_utf8_lossy(&output.stderr);
+    let [verdict, of_stranger] = said.lines().collect::<Vec<_>>()[..] else {
+        return Err(format!("the browser's code fails: {said}{story}"));
+    };
+    let claim = finding["claim"].as_str().unwrap_or_default();
+    let follows = [
+        "unbound_wallet",
+        "binding_ignored",
+        "binding_invalid",
+        "totals_false",
+        "totals_overdue",
+        "entry_malformed",
+    ];
+    let agrees = match verdict {
+        "proven" | "served" => finding["class"] == verdict,
+        "unjudged" => follows.contains(&claim),
+        _ => false,
+    };
+    if !agrees || of_stranger == "proven" {
+        return Err(format!(
+            "the browser sees {claim} {verdict}, and {of_stranger} of a stranger"
+        ));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-// Holds gateway/web/verify.js to the vectors beside this file, under Node:
+// Holds gateway/web/verify.js, and what chain.js adds to it, to the vectors
+// beside this file, under Node:
 //
 //     node verify.mjs
 //
@@ -6,11 +7,12 @@
 // are not a verifier's subject; a file or group without either is a failure.
 
 import { readdirSync, readFileSync } from "node:fs";
+import { contractAddress } from "../../gateway/web/chain.js";
 import * as v from "../../gateway/web/verify.js";
 
 /** Groups that say what a log or a witness makes, not what a verifier checks. */
 const NOT_A_VERIFIERS = {
-  "anchors.json": ["logs", "checkpoints", "retirements", "signatures_bad"],
+  "anchors.json": ["checkpoints", "retirements", "signatures_bad"],
   "bindings.json": ["good", "invalid", "malformed", "histories", "histories_broken"],
   "bundles.json": ["good", "bad"],
   "cosignatures.json": ["cosigned"],
@@ -55,7 +57,12 @@ const policy = (c) => v.parsePolicy(bytes(c, "policy"));
 const receiptFile = async (c) => v.openReceiptFile(c.file, await logKey(c));
 const holds = (run) => async (c) => (await run(c), true);
 
+const creation = readFileSync(new URL("../../anchor/contract/creation.hex", import.meta.url), "utf8").trim();
+
 const CONSUMERS = {
+  "anchors.json": {
+    logs: async (c) => contractAddress(await logKey(c), c.evm_key, creation) === c.contract,
+  },
   "hashes.json": {
     receipts: async (c) =>
       v.hex(await v.commit("tallystick/receipt-id/v1", v.unhex(c.id.replaceAll("-", "")))) === c.commitment,

@@ -27,12 +27,24 @@ const SVG: &str = "image/svg+xml";
 
 /// All there are.
 const ASSETS: &[Embedded] = &[
+    ("anchored.js", SCRIPT, include_str!("../../web/anchored.js")),
     ("app.js", SCRIPT, include_str!("../../web/app.js")),
+    ("chain.js", SCRIPT, include_str!("../../web/chain.js")),
+    ("check.js", SCRIPT, include_str!("../../web/check.js")),
+    ("checks.js", SCRIPT, include_str!("../../web/checks.js")),
+    ("evidence.js", SCRIPT, include_str!("../../web/evidence.js")),
+    ("files.js", SCRIPT, include_str!("../../web/files.js")),
+    ("panel.js", SCRIPT, include_str!("../../web/panel.js")),
     ("icon.svg", SVG, include_str!("../../web/icon.svg")),
     ("link.js", SCRIPT, include_str!("../../web/link.js")),
     ("prices.json", JSON, super::prices::FILE),
     ("style.css", CSS, include_str!("../../web/style.css")),
     ("verify.js", SCRIPT, include_str!("../../web/verify.js")),
+    (
+        "witnessed.js",
+        SCRIPT,
+        include_str!("../../web/witnessed.js"),
+    ),
 ];
 
 struct Asset {
@@ -58,6 +70,14 @@ static BY_NAME: LazyLock<BTreeMap<&str, Asset>> = LazyLock::new(|| {
 pub(super) fn link(name: &str) -> String {
     let asset = BY_NAME.get(name).expect("an asset that there is");
     format!("/assets/{name}?v={}", asset.tag)
+}
+
+/// An asset's bytes.
+///
+/// # Panics
+/// As [`link`].
+pub(super) fn text(name: &str) -> &'static str {
+    BY_NAME.get(name).expect("an asset that there is").text
 }
 
 /// Answers an asset.

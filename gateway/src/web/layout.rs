@@ -18,6 +18,7 @@ const NAVIGATION: &[(&str, &str)] = &[
     ("/log", "Log"),
     ("/anchors", "Anchors"),
     ("/witnesses", "Witnesses"),
+    ("/check", "Check"),
     ("/link", "Link a wallet"),
     ("/setup", "Set up"),
     ("/how", "How it works"),

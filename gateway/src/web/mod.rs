@@ -10,6 +10,7 @@ mod assets;
 mod badge;
 mod card;
 mod days;
+mod check;
 mod failure;
 mod figures;
 mod format;
@@ -57,6 +58,8 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/", get(home::home))
         .route("/anchors", get(anchors::anchors))
+        .route("/check", get(check::check))
+        .route("/contract.hex", get(check::creation_code))
         .route("/link", get(link::link))
         .route("/setup", get(setup::setup))
         .route("/assets/{name}", get(assets::asset))

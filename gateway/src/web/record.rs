@@ -65,11 +65,16 @@ pub(super) async fn record(
             }
         }
         (vouched(&api, index))
-        section #verify aria-label="Checked in your browser" data-record=(index) {}
+        section #verify aria-label="Checked in your browser" data-record=(index) {
+            h2 { "Checked in your browser" }
+            noscript { p { "With a script, your browser checks this record here." } }
+        }
         (bytes(&record))
         (around(index, size))
     };
-    let page = Page::new(&path, &title, about, body).policy(Policy::Checking);
+    let page = Page::new(&path, &title, about, body)
+        .scripts(&["check.js"])
+        .policy(Policy::Checking);
     Ok(page.answer(&api, &headers))
 }
 

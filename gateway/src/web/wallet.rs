@@ -83,6 +83,7 @@ pub(super) async fn wallet(
     let card = format!("/card/{wallet}.png");
     let page = Page::new(&path, &title, &about, shown.body())
         .image(&card)
+        .scripts(&["check.js"])
         .policy(Policy::Checking);
     Ok(page.answer(&api, &headers))
 }
@@ -290,7 +291,10 @@ impl Shown<'_> {
             }
             p { "Check it on your own machine, by two requests and without trust in this page:" }
             (lines(&line))
-            section #verify aria-label="Checked in your browser" data-wallet=(wallet) {}
+            section #verify aria-label="Checked in your browser" data-wallet=(wallet) {
+                h3 { "Checked in your browser" }
+                noscript { p { "With a script, your browser checks the proof here." } }
+            }
         }
     }
 
