@@ -101,7 +101,7 @@ pub enum RunError {
         host: String,
         /// What is wrong with the log's proof.
         #[source]
-        source: SourceError,
+        source: Box<SourceError>,
     },
     /// The log is shorter than what is anchored.
     #[error(
@@ -449,7 +449,7 @@ fn rewritten(source: SourceError, (size, anchored): (TreeSize, Hash), node: &Rpc
             size,
             anchored,
             host,
-            source,
+            source: Box::new(source),
         },
         source => source.into(),
     }

@@ -159,7 +159,7 @@ impl Chain {
                 };
                 // Nobody reads the rest, and it must not stop at a full pipe.
                 let mut rest = anvil.lines.take();
-                tokio::spawn(async move { while let Some(_) = next(&mut rest).await {} });
+                tokio::spawn(async move { while next(&mut rest).await.is_some() {} });
                 return Ok(Self {
                     programs,
                     folder,
