@@ -38,6 +38,8 @@ const PAGES: &[(&str, &str)] = &[
     ("anchors", "/anchors"),
     ("witnesses", "/witnesses"),
     ("check", "/check"),
+    ("link", "/link"),
+    ("setup", "/setup"),
     ("how", "/how"),
 ];
 
@@ -106,7 +108,8 @@ impl Scene {
         }
         let anvil = if whole { Anvil::start(&[]) } else { None };
         if let Some(anvil) = &anvil {
-            arguments.extend(["--rpc-url".to_owned(), anvil.url().to_owned()]);
+            let told = ["--rpc-url", anvil.url(), "--rpc-poll", "1"];
+            arguments.extend(told.map(str::to_owned));
         }
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         let gateway = Gateway::start_at(data.path(), provider.url(), &address, &arguments).await;
@@ -136,6 +139,7 @@ impl Scene {
             for task in ["deploy", "once"] {
                 self.anchor(task, anvil);
             }
+            self.sees_the_anchor().await;
         }
         for (path, sample) in CALLS {
             call(&self.gateway, path, &token, sample).await;
@@ -163,6 +167,15 @@ impl Scene {
         let url = format!("{}/api/totals", self.gateway.url());
         let answer = self.gateway.client().post(url).send().await;
         assert!(answer.expect("answers").status().is_success());
+    }
+
+    /// Waits until the gateway found what was anchored.
+    async fn sees_the_anchor(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.gateway.json("/api/anchors").await["anchors"] == json!([]) {
+            assert!(Instant::now() < deadline, "the anchor is not found");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     fn anchor(&self, task: &str, anvil: &Anvil) {

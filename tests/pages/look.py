@@ -11,9 +11,16 @@ from browser import DESK, PHONE, chromium, expect, main, open_page, until, visit
 # As issue 8 has it: what the network carries for a first visit.
 FIRST_LOAD = 100_000
 
+# What makes a page scroll sideways.
+TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
+  [...document.querySelectorAll("main *")].filter((one) => one.getBoundingClientRect().right > innerWidth + 1)
+    .slice(0, 5).map((one) => `${one.tagName}.${one.className}#${one.id}: ${one.textContent.slice(0, 40)}`)
+"""
+
 
 def load(scene):
     """Every page comes without a fault, and asks nobody but its own server."""
+    faults = []
     with chromium(scene) as browser:
         for name, url in scene.pages():
             with visitor(browser) as page:
@@ -31,11 +38,12 @@ def load(scene):
                 assert page.title() and page.locator("main h1").count() == 1, f"{name} has no title or no heading"
                 assert carried["bytes"] < FIRST_LOAD, f"{name}: {carried['bytes']} bytes"
                 print(f"{name}: first load {carried['bytes'] / 1000:.1f} kB, {took:.0f} ms")
-                wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-                assert wide <= 0, f"{name} is {wide} px too wide for a desk"
-                page.set_viewport_size(PHONE)
-                wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-                assert wide <= 0, f"{name} is {wide} px too wide for a phone"
+                for size in (DESK, PHONE):
+                    page.set_viewport_size(size)
+                    wide = page.evaluate(TOO_WIDE)
+                    if wide:
+                        faults.append(f"{name} is too wide for {size['width']} px: {wide}")
+    assert not faults, "\n".join(faults)
 
 
 def read(scene):
