@@ -1,9 +1,9 @@
 //! Pages for people, rendered here: they read the ledger and the store as the
 //! interface does, and need no script to be read.
 //!
-//! A page is a file: its handler makes the body, [`layout`] puts the frame
-//! around it, [`policy`] says what browsers refuse on it. Handlers fail with
-//! [`ApiError`], which becomes a page where a browser asks ([`failure`]).
+//! A page is a file: its handler makes the body, `layout` puts the frame
+//! around it, `policy` says what browsers refuse on it. Handlers fail with
+//! [`ApiError`], which becomes a page where a browser asks (`failure`).
 
 mod anchors;
 mod assets;
