@@ -106,8 +106,8 @@ def screenshots(scene):
                     whole = folder / f"{name}-{look}.png"
                     page.screenshot(path=whole, full_page=True, animations="disabled")
                     with Image.open(whole) as picture:
-                        picture.crop((0, 0, picture.width, min(picture.height, 2400))).save(
-                            folder / f"{name}-{look}.webp", quality=70, method=6)
+                        top = picture.crop((0, 0, picture.width, min(picture.height, 1600)))
+                        top.save(folder / f"{name}-{look}.webp", quality=50, method=6)
                     whole.unlink()
 
 
