@@ -32,10 +32,10 @@ const FRESH: &str = "no-cache";
 /// How long a tile's release is waited for.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Bytes of full tiles that are kept.
+/// Bytes of tiles that are kept.
 const KEPT: u64 = 32 << 20;
 
-/// Full tiles that were served of late.
+/// Tiles that were served of late.
 #[derive(Clone)]
 pub struct TileCache(Arc<Cache<(Tile, Coding), Bytes, Length>>);
 
@@ -122,11 +122,11 @@ impl Api {
     }
 
     async fn tile_bytes(&self, tile: &Tile, coding: Coding) -> Result<Option<Bytes>, StoreError> {
-        let full = u64::from(tile.width()) == WIDTH;
-        if full && let Some(kept) = self.tiles.0.get(&(*tile, coding)) {
+        // A partial tile never changes either: a wider one is another tile.
+        if let Some(kept) = self.tiles.0.get(&(*tile, coding)) {
             return Ok(Some(kept));
         }
-        let found = match full {
+        let found = match u64::from(tile.width()) == WIDTH {
             true => self.store.full_tile(tile, coding).await?,
             false => self.store.tile(tile).await?,
         };
@@ -134,9 +134,7 @@ impl Api {
         if !self.released(tile).await {
             return Ok(None);
         }
-        if full {
-            self.tiles.0.insert((*tile, coding), bytes.clone());
-        }
+        self.tiles.0.insert((*tile, coding), bytes.clone());
         Ok(Some(bytes))
     }
 

@@ -175,7 +175,7 @@ impl Engine {
                     .clone()
                     // Folding is left to `maintain`: no append waits for it.
                     .pragma("wal_autocheckpoint", "0")
-                    .pragma("cache_size", "-32768");
+                    .pragma("cache_size", "-16384");
                 let writer = SqlitePoolOptions::new()
                     .max_connections(1)
                     .connect_with(writing)
