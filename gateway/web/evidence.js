@@ -2,8 +2,8 @@
 // key alone. The file's own class and message are not believed.
 //
 // Out of scope, and said so by the verdict `unjudged`: what an entry follows
-// (bindings, sums, lateness), which needs the log's entries before it.
-// `sentinel evidence` judges that too. What was only served, nobody can judge
+// (bindings, sums, lateness), which needs the log's entries before it, and
+// what the EVM key signed. `sentinel evidence` judges that too. What was only served, nobody can judge
 // offline: the verdict is `served`.
 
 import {
@@ -29,6 +29,13 @@ const CLAIMS = {
   binding_ignored: ["an entry does not count for the wallet it is bound to", follows],
   binding_invalid: ["a binding is not valid", follows],
   totals_overdue: ["a totals entry came too late", follows],
+  anchor_invalid: ["an anchor entry names another contract, or a chain again", follows],
+  anchor_differs: ["a chain keeps, or the log signed for chains, another root than the log's", forChains],
+  anchor_forked: ["the log signed two roots for one size, for chains", forChains],
+  anchor_withheld: ["a chain keeps more than the log serves"],
+  anchor_overdue: ["no anchor came in time"],
+  anchor_history: ["the log's contract says something else than before"],
+  anchor_contract: ["another contract stands where the log's must be"],
   receipt_signature: ["the signature in a receipt tile is wrong"],
   receipt_foreign_id: ["a receipt file's entry is another call's"],
   key_changed: ["the log was served under another key"],
@@ -199,4 +206,9 @@ async function falseTotals(material, key) {
 async function follows(material, key) {
   await one(material, key);
   return UNJUDGED;
+}
+
+/** The claim is about what a chain said, or about signatures of the EVM key, which are not verified here. */
+function forChains(material) {
+  return material.chain === undefined ? UNJUDGED : "served";
 }

@@ -142,7 +142,7 @@ async function receiptNote(steps, note, log) {
 const VERDICTS = {
   proven: ["bad", "Proven: ", " Whoever has the log's key comes to the same."],
   served: ["warn", "Not provable: the file says that ", ", but this was only served: it is the word of whoever kept the file. Ask the log for the same."],
-  unjudged: ["warn", "Not judged here: the file says that ", ", which takes the entries before it. Judge it with `sentinel evidence FILE`."],
+  unjudged: ["warn", "Not judged here: the file says that ", ", which takes the entries before it, or signatures for chains. Judge it with `sentinel evidence FILE`."],
 };
 
 async function evidence(steps, file, log) {

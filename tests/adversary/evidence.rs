@@ -81,6 +81,9 @@ fn browser_agrees(finding: &Value, path: &Path, vkey: &str) -> Result<(), String
         "binding_invalid",
         "totals_false",
         "totals_overdue",
+        "anchor_invalid",
+        "anchor_differs",
+        "anchor_forked",
         "entry_malformed",
     ];
     let agrees = match verdict {

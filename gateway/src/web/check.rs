@@ -84,7 +84,7 @@ fn taken() -> Markup {
                 "malformed checkpoints and entries, a wrong first or a second log entry, times that go "
                 "backwards, a receipt that the log does not hold, and a binding or a totals entry that is "
                 "wrong by itself. Not judged here: what follows from all entries before, as invalid or "
-                "ignored bindings, wrong sums and late totals; "
+                "ignored bindings, wrong sums and late totals, and what was signed for chains; "
                 code { "sentinel evidence FILE" } " judges it. What was only served nobody can judge offline."
             }
         }
