@@ -105,7 +105,7 @@ async fn what_can_not_be_tried_is_said() {
     let linked = [("TALLY_LINK_TOKEN", token.text.as_str())];
     for (arguments, more, code, part) in [
         (
-            &["--yes", url] as &[&str],
+            &["--yes", "--call", url] as &[&str],
             &[] as &[(&str, &str)],
             0,
             "name one with --model",

@@ -352,10 +352,10 @@ impl Job {
             return Ok(());
         }
         // Nodes take a replacement only if both fees rise by a tenth at least.
-        let raised = |fee: u128| fee + (fee / 8).max(1);
+        let raised = |fee: u128| fee.saturating_add((fee / 8).max(1));
         let market = self.rpc.fees().await?;
         let tip = raised(newest.tip).max(market.tip);
-        let max_fee = raised(newest.max_fee).max(market.base + tip);
+        let max_fee = raised(newest.max_fee).max(market.base.saturating_add(tip));
         if max_fee > self.manner.fee_cap {
             let cap = self.manner.fee_cap;
             tracing::error!(

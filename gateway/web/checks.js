@@ -70,17 +70,21 @@ function compared({ size, bound }, { leaves, totals }) {
   for (const leaf of leaves) {
     if (!bound.some(({ source }) => source === leaf.source)) throw new v.Refused(`the sums leave out what is proven of source ${leaf.source}`);
   }
+  if (new Set(bound.map(({ source }) => source)).size !== bound.length) throw new v.Refused("the sums name a source twice");
   for (const sums of bound) {
     const leaf = leaves.find(({ source }) => source === sums.source);
-    for (const name of ["records", "input", "output"]) {
-      if (BigInt(sums[name]) < (leaf?.[name] ?? 0n)) throw new v.Refused(`the sums have less ${name} than is proven`);
+    const more = (name) => BigInt(sums[name]) - (leaf?.[name] ?? 0n);
+    const records = more("records");
+    for (const name of ["records", "input", "output", "cache_read", "cache_write", "reasoning"]) {
+      if (more(name) < 0n) throw new v.Refused(`the sums have less ${name} than is proven`);
+      if (name !== "records" && more(name) > records * 0xffffffffn) throw new v.Refused(`the sums have more ${name} than their records can have`);
     }
-    newer += BigInt(sums.records) - (leaf?.records ?? 0n);
+    newer += records;
   }
   if (newer > since) throw new v.Refused("the sums have more new records than the log has new entries");
   return {
     says: newer === 0n ? "All that the gateway sums up is proven."
-      : `${number(newer)} records came after the totals entry: they are proven with the next one.`,
+      : `${number(newer)} records came after the totals entry: they are proven with the next one, and their sums are the gateway's word until then.`,
   };
 }
 
@@ -188,6 +192,15 @@ export async function continues([older, olderNote], [newer, newerNote]) {
   return sent.proof;
 }
 
+/** Requires that the log goes on being smaller: of several gateways one may be a moment behind. */
+async function staysSmaller(size, log) {
+  for (let tries = 0; tries < 4; tries++) {
+    await new Promise((wake) => setTimeout(wake, 1500));
+    const now = await v.openCheckpoint(await ask("/checkpoint"), log.key);
+    if (now.size >= size) throw new Unanswered("the answer is older than the checkpoint that you saw last; reload for a newer one");
+  }
+}
+
 /** Compares a checkpoint with the largest one that this browser saw of the log. */
 export async function sameHistory(steps, { checkpoint, note }, log) {
   await steps.step("It continues what this browser saw before", async () => {
@@ -202,6 +215,7 @@ export async function sameHistory(steps, { checkpoint, note }, log) {
     if (checkpoint.size < older.size) {
       await continues(now, before).catch((error) => {
         if (!(error instanceof Unanswered)) throw error;
+        await staysSmaller(older.size, log);
         throw new Caught(`the log has ${checkpoint.size} entries, and had ${older.size} when you came last`, "rollback", "served",
           { remembered: seen.note, served: note });
       });

@@ -43,5 +43,6 @@ async function cosigned(place, text, note, log) {
   const names = by.map(([witness, time]) => element("li", {}, `${policy.witnesses[witness].name}, ${date(time)}`));
   place.append(element("ul", {}, ...names));
   if (!quorum) throw new Unanswered(`not yet witnessed: ${by.length} of ${policy.witnesses.length} witnesses cosigned this checkpoint`);
+  if (by.length === 0) throw new Unanswered("the policy asks for no witness, and none cosigned this checkpoint");
   return { says: "Witnessed: the policy's quorum cosigned this checkpoint." };
 }

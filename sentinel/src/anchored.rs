@@ -264,7 +264,8 @@ pub async fn differs(
     };
     let said = (anchor.size, anchor.root, anchor.time);
     let statement = Statement::within(&transaction.input, &first.log, said);
-    if statement.is_none() && transaction.to == Some(contract.address()) {
+    let whole = Statement::is_looked_for_everywhere(&transaction.input);
+    if statement.is_none() && whole && transaction.to == Some(contract.address()) {
         // The contract, whose code was compared, would have refused it.
         let what = format!(
             "anchor {number} is not signed by the log's EVM key in the transaction that is said to \

@@ -156,10 +156,10 @@ fn said(size: &Word, root: &Word, time: &Word) -> Option<Said> {
 
 fn number(word: &Word) -> Option<u64> {
     let (zeros, digits) = word.split_last_chunk::<8>()?;
-    zeros
-        .iter()
-        .all(|byte| *byte == 0)
-        .then(|| u64::from_be_bytes(*digits))
+    let fits = zeros.iter().all(|byte| *byte == 0);
+    let number = u64::from_be_bytes(*digits);
+    // As large as a log's numbers may be.
+    (fits && number < 1 << 53).then_some(number)
 }
 
 /// Bytes on the right of a word, as the ABI places integers and addresses.

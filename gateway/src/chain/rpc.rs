@@ -167,7 +167,7 @@ impl Node {
         if answer.is_null() {
             return Ok(None);
         }
-        let number = answer.get("number").and_then(quantity);
+        let number = answer.get("number").and_then(block_number);
         let read = number.zip(answer.get("hash").and_then(hash));
         let block = read.map(|(number, hash)| Block { number, hash });
         block
@@ -207,7 +207,7 @@ impl Node {
         if receipt.is_null() || receipt.get("status").and_then(quantity) == Some(0) {
             return Ok(None);
         }
-        let number = receipt.get("blockNumber").and_then(quantity);
+        let number = receipt.get("blockNumber").and_then(block_number);
         let read = number.zip(receipt.get("blockHash").and_then(hash));
         let block = read.map(|(number, hash)| Block { number, hash });
         block
@@ -336,11 +336,16 @@ fn event(value: &Value, contract: Address) -> Option<Event> {
         topics: topics.collect::<Option<_>>()?,
         data: bytes(value.get("data")?)?,
         block: Block {
-            number: quantity(value.get("blockNumber")?)?,
+            number: block_number(value.get("blockNumber")?)?,
             hash: hash(value.get("blockHash")?)?,
         },
         transaction: hash(value.get("transactionHash")?)?,
     })
+}
+
+/// A block's number, within what entries can name.
+fn block_number(value: &Value) -> Option<u64> {
+    quantity(value).filter(|number| *number < 1 << 53)
 }
 
 /// A number as nodes write it: 0x and 1 to 16 hex digits.

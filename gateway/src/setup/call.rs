@@ -103,18 +103,12 @@ impl Trial<'_> {
             return Ok(());
         }
         let headers = headers(asked, key)?;
-        let listed = self.listed(asked, headers.clone()).await?;
-        let Some(model) = self.model.map(str::to_owned).or(listed) else {
-            println!(
-                "No call was tried: {} lists no model known to be small; name one with --model.",
-                sdk.title
-            );
-            return Ok(());
-        };
         let question = format!(
-            "Send one call to {} ({model}, a few tokens) with the key in {}? It may cost a \
-             fraction of a cent.",
-            sdk.title, key.variable
+            "Send the key in {} through {} to {}, to ask for its models and make one call of a \
+             few tokens? It may cost a fraction of a cent.",
+            key.variable,
+            self.log.url(),
+            sdk.title
         );
         let may = self.agreed
             || std::io::stdin().is_terminal()
@@ -123,6 +117,14 @@ impl Trial<'_> {
             println!("No call was made; --call makes one without asking.");
             return Ok(());
         }
+        let listed = self.listed(asked, headers.clone()).await?;
+        let Some(model) = self.model.map(str::to_owned).or(listed) else {
+            println!(
+                "No call was tried: {} lists no model known to be small; name one with --model.",
+                sdk.title
+            );
+            return Ok(());
+        };
         self.call(asked, headers, &model).await
     }
 

@@ -131,7 +131,9 @@ pub async fn run(options: SetupOptions) -> Result<(), SetupError> {
     if options.dry_run {
         return Ok(());
     }
-    apply(&options, &machine, &mut record, &changes)?;
+    if !apply(&options, &machine, &mut record, &changes)? {
+        return Ok(());
+    }
     let trial = Trial {
         log: &log,
         key: &key,
@@ -250,19 +252,20 @@ fn difference(name: &str, change: &Change) -> String {
     lines
 }
 
+/// Makes the changes; `false` where the user wants none.
 fn apply(
     options: &SetupOptions,
     machine: &Machine,
     record: &mut Record,
     changes: &[&Change],
-) -> Result<(), SetupError> {
+) -> Result<bool, SetupError> {
     if changes.is_empty() {
         println!("There is nothing to change.");
-        return Ok(());
+        return Ok(true);
     }
     if !options.yes && !agreed(&format!("Change {}?", files_of(changes.len())))? {
         println!("Nothing was changed.");
-        return Ok(());
+        return Ok(false);
     }
     let mut failed = vec![];
     for change in changes {
@@ -273,7 +276,7 @@ fn apply(
     }
     println!("To take it back: gateway setup --undo\n");
     match failed.is_empty() {
-        true => Ok(()),
+        true => Ok(true),
         false => Err(SetupError::Files(failed)),
     }
 }

@@ -347,6 +347,14 @@ fn profile(machine: &Machine, target: &Target) -> State {
         let text = file.text();
         let block = text::block(text).map_err(|error| file.refused(&error))?;
         let (at, ours) = block.unwrap_or((text.len(), ""));
+        // What somebody else put into the block is neither shown nor taken away.
+        let sets_ours = |line: &str| {
+            let mut names = SDKS.iter().filter_map(|sdk| sdk.base);
+            line.starts_with("# ") || names.any(|name| text::assigned(line, name).is_some())
+        };
+        if !ours.lines().all(sets_ours) {
+            return Ok(file.refused(&text::TextError::Odd));
+        }
         let others = [&text[..at], &text[at + ours.len()..]];
         let (mut lines, mut urls) = (String::new(), vec![]);
         for sdk in wanted {

@@ -111,8 +111,10 @@ impl Card<'_> {
     }
 
     fn activity(&self) -> Activity {
-        let days = self.sums.days.iter().map(|(day, ..)| *day);
-        activity(days, self.today)
+        let shown = self.shown().map(|(source, _)| *source);
+        let days = self.sums.days.iter();
+        let days = days.filter(|(_, source, _)| Some(*source) == shown);
+        activity(days.map(|(day, ..)| *day), self.today)
     }
 
     fn draw(&self) -> Vec<Shape> {

@@ -96,8 +96,8 @@ impl Filter {
         let over = match (asked.model, asked.provider, asked.days) {
             (Some(model), _, _) => Over::Model(model),
             (None, Some(provider), _) => Over::Provider(provider),
-            (None, None, Some(days)) if (1..=366).contains(&days) => Over::Days(days),
-            (None, None, Some(_)) => return Err(ApiError::bad_request("days is 1 to 366")),
+            (None, None, Some(days @ (1 | 7 | 30))) => Over::Days(days),
+            (None, None, Some(_)) => return Err(ApiError::bad_request("days is 1, 7 or 30")),
             (None, None, None) => Over::Ever,
         };
         let sort = sort

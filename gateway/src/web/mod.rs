@@ -41,6 +41,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::header::HOST;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::middleware;
 use axum::routing::get;
@@ -139,7 +140,8 @@ pub fn url(address: SocketAddr) -> String {
 /// key in the clear.
 fn visited(headers: &HeaderMap) -> String {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(HOST).unwrap_or("127.0.0.1:8787");
+    let host = text(HOST).filter(|host| is_host(host));
+    let host = host.unwrap_or("127.0.0.1:8787");
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let here = name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
@@ -149,6 +151,12 @@ fn visited(headers: &HeaderMap) -> String {
         _ => "https",
     };
     format!("{scheme}://{host}")
+}
+
+/// Whether a header names a host as addresses do: no longer than names may be
+/// (RFC 1035 section 2.3.4), with a port.
+fn is_host(host: &str) -> bool {
+    host.len() <= 255 + ":65535".len() && host.parse::<Authority>().is_ok()
 }
 
 async fn nowhere(uri: Uri) -> ApiError {

@@ -3,7 +3,7 @@
 //! Fonts are part of the program, so that it looks the same everywhere; they
 //! hold ASCII and little more, and what they lack is left out.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use tiny_skia::{Color, FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Transform};
 use tokio::sync::Semaphore;
@@ -13,7 +13,7 @@ use super::card::{Font, Shape};
 use crate::reply::ApiError;
 
 /// One is drawn at a time: whoever asks for many waits, and nobody else does.
-static DRAWING: Semaphore = Semaphore::const_new(1);
+static DRAWING: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
 
 struct Fonts {
     plain: Face<'static>,
@@ -47,8 +47,13 @@ enum RasterError {
 /// # Errors
 /// 503 where there is no memory for it.
 pub(super) async fn png(size: (u32, u32), shapes: Vec<Shape>) -> Result<Vec<u8>, ApiError> {
-    let _turn = DRAWING.acquire().await;
-    let drawn = tokio::task::spawn_blocking(move || draw(size, &shapes)).await;
+    let turn = Arc::clone(&DRAWING).acquire_owned().await;
+    // The turn ends with the drawing, which goes on where the client leaves.
+    let drawing = move || {
+        let _turn = turn;
+        draw(size, &shapes)
+    };
+    let drawn = tokio::task::spawn_blocking(drawing).await;
     let drawn = drawn.map_err(RasterError::from).flatten();
     drawn.map_err(|error| ApiError::internal("no_picture", &error))
 }

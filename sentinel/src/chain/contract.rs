@@ -108,6 +108,12 @@ pub struct Contract {
 }
 
 impl Statement {
+    /// Whether a signature that [`Self::within`] does not find in an input is
+    /// not in it: of a long one, not every place is tried.
+    pub fn is_looked_for_everywhere(input: &[u8]) -> bool {
+        input.len() <= MAX_TRIES
+    }
+
     /// Whether the key that `log`'s entry 0 names signed it (section 13.1).
     pub fn signed_by(&self, log: &ChainLog) -> bool {
         let Some((size, time)) = TreeSize::new(self.size).zip(Time::from_secs(self.time)) else {

@@ -69,6 +69,9 @@ impl Session {
     }
 
     async fn on_chain(&mut self, key: &VerifierKey, panel: &Panel) -> Result<Anchored, Stop> {
+        // A chain before may have ended with the state taken: what is new is
+        // never held against nothing.
+        self.recall()?;
         let first = First::fetch(&self.client, key, self.size()).await;
         let first = first.map_err(Stop::NoVerdict)?;
         let accounts = self.trusted.as_ref().map(|trusted| &trusted.accounts);
@@ -93,10 +96,15 @@ impl Session {
         let mut wrong = Findings::default();
         let compared =
             self.compare_anchors((key, &first), &contract, count, (&mut seen, was_forked));
-        match compared.await {
-            Err(Stop::Misbehaviour(found)) => wrong.append(found),
-            compared => compared?,
-        }
+        // A fork that the chain recorded is told whatever the log keeps quiet about.
+        let unsettled = match compared.await {
+            Ok(()) => None,
+            Err(Stop::Misbehaviour(found)) => {
+                wrong.append(found);
+                None
+            }
+            Err(Stop::NoVerdict(why)) => Some(why),
+        };
         if was_forked {
             // It was not, as of what is stored.
             let from = match seen.block {
@@ -108,15 +116,20 @@ impl Session {
         if !wrong.is_empty() {
             return Err(Stop::Misbehaviour(wrong));
         }
-        let looked_for = named.is_some() || count > 0;
-        if looked_for {
+        if let Some(why) = unsettled {
+            return Err(Stop::NoVerdict(why));
+        }
+        // Anyone can deploy and post: a chain that the log does not name, and
+        // nobody asked for, promises nothing.
+        let retired = contract.retired().await?;
+        if (named.is_some() || given.is_some()) && !retired {
             self.in_time(key, &contract, (&seen, named)).await?;
         }
         Ok(Anchored {
             chain_id: panel.chain_id(),
             contract: contract.address(),
             count,
-            retired: contract.retired().await?,
+            retired,
             anchor: seen.newest,
         })
     }
@@ -257,6 +270,12 @@ impl Session {
         let Some(accepted) = &self.accepted else {
             return Ok(());
         };
+        let there = anchored::place(contract);
+        let patience = self.patience().as_secs();
+        let less = audit::anchor_withheld(&there, (largest, last), accepted, patience);
+        if let Some(finding) = less {
+            return Err(finding.into());
+        }
         let shown = anchors
             .iter()
             .take_while(|anchor| anchor.size <= accepted.size());
@@ -274,10 +293,7 @@ impl Session {
                 return Err(wrong.await?.into());
             }
         }
-        let there = anchored::place(contract);
-        let patience = self.patience().as_secs();
-        let less = audit::anchor_withheld(&there, (largest, last), accepted, patience);
-        less.map_or(Ok(()), |finding| Err(finding.into()))
+        Ok(())
     }
 
     /// Entries that want to be anchored are, within two intervals.
