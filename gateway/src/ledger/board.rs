@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use protocol::hash::Hash;
-use protocol::name::Address;
+use protocol::name::{Address, Name};
 use protocol::record::Source;
 
 use super::sums::Cells;
@@ -252,6 +252,9 @@ impl Ledger {
     /// The `limit` first of a board, by `sort`, then total, then key id or
     /// wallet. What a scope does not tell counts 0 for all.
     pub fn leaders(&mut self, board: &Board, sort: Sort, limit: usize) -> Vec<Leader> {
+        if self.is_of_nobody(board) {
+            return Vec::new();
+        }
         let kept = match self.boards.0.iter().position(|kept| kept.board == *board) {
             Some(at) => self.boards.0.remove(at),
             None => self.build(board),
@@ -262,6 +265,22 @@ impl Ledger {
         }
         self.boards.0.push(kept);
         leaders
+    }
+
+    /// Whether no record is within a board: nothing is built and kept of names
+    /// that somebody made up.
+    fn is_of_nobody(&self, board: &Board) -> bool {
+        let within = |category: &Category| {
+            category.source == board.source
+                && match &board.scope {
+                    Scope::Ever | Scope::Within(_) => true,
+                    Scope::Model(model) => {
+                        category.model.as_ref().map_or("", Name::as_str) == model.as_str()
+                    }
+                    Scope::Provider(provider) => category.provider.as_str() == provider.as_str(),
+                }
+        };
+        !self.models.accounts.iter().any(|model| within(&model.key))
     }
 
     fn build(&self, board: &Board) -> Kept {
