@@ -213,7 +213,7 @@ export async function sameHistory(steps, { checkpoint, note }, log) {
     }
     const [before, now] = [[older, seen.note], [checkpoint, note]];
     if (checkpoint.size < older.size) {
-      await continues(now, before).catch((error) => {
+      await continues(now, before).catch(async (error) => {
         if (!(error instanceof Unanswered)) throw error;
         await staysSmaller(older.size, log);
         throw new Caught(`the log has ${checkpoint.size} entries, and had ${older.size} when you came last`, "rollback", "served",

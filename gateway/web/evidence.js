@@ -210,5 +210,6 @@ async function follows(material, key) {
 
 /** The claim is about what a chain said, or about signatures of the EVM key, which are not verified here. */
 function forChains(material) {
-  return material.chain === undefined ? UNJUDGED : "served";
+  const signed = material.statement ?? material.statements;
+  return signed === undefined ? "served" : UNJUDGED;
 }
