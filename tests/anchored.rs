@@ -601,6 +601,10 @@ fn what_a_log_says_of_its_contract_must_be_so() {
     sees(&asking, &Sees::Verified);
     let impatient = [&asking[..], &["--anchor-interval", "1m"]].concat();
     sees(&impatient, &Sees::Served(&["anchor_contract"]));
+    // Nobody looked at the log's own address, where the user names another.
+    let elsewhere = format!("0x{}", "42".repeat(20));
+    let mistyped = [&impatient[..], &["--contract", &elsewhere]].concat();
+    sees(&mistyped, &Sees::NoVerdict);
 }
 
 /// The key of [`PAYER`].

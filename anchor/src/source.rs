@@ -7,7 +7,6 @@ use std::time::Duration;
 use alloy_primitives::Bytes;
 use protocol::anchor::ChainLog;
 use protocol::checkpoint::{Checkpoint, CheckpointError};
-use protocol::consent::recover;
 use protocol::cosignature::CosignatureError;
 use protocol::entry::{Body, Entry, EntryError};
 use protocol::hash::Hash;
@@ -435,9 +434,6 @@ fn agree(found: impl ToString, expected: impl ToString) -> Result<(), SourceErro
 
 /// Whether a signature is as section 13.1 of PROTOCOL.md asks for.
 fn signed(log: &ChainLog, tree: (TreeSize, Hash), time: Time, signature: &Bytes) -> bool {
-    let digest = log.checkpoint_digest(tree.0, tree.1, time);
-    let Ok(signature) = <&[u8; 65]>::try_from(&signature[..]) else {
-        return false;
-    };
-    recover(digest, signature).is_ok_and(|signer| signer == log.evm_key())
+    let signature = <&[u8; 65]>::try_from(&signature[..]);
+    signature.is_ok_and(|signature| log.signed(tree.0, tree.1, time, signature))
 }

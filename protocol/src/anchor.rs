@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use sha3::{Digest as _, Keccak256};
 
+use crate::consent::recover;
 use crate::hash::{self, Hash};
 use crate::index::{Time, TreeSize};
 use crate::key::{Origin, VerifierKey};
@@ -95,6 +96,13 @@ impl ChainLog {
             root.as_bytes(),
             &word(&time.secs().to_be_bytes()),
         ])
+    }
+
+    /// Whether the EVM key signed that the first `size` entries have `root`,
+    /// `time` being that of the last of them (PROTOCOL.md section 13.1).
+    pub fn signed(&self, size: TreeSize, root: Hash, time: Time, signature: &[u8; 65]) -> bool {
+        let signer = recover(self.checkpoint_digest(size, root, time), signature);
+        signer.is_ok_and(|signer| signer == self.evm_key)
     }
 
     /// The digest that the EVM key signs to end the log and name its successor, if it has one.

@@ -179,8 +179,8 @@ impl First {
 pub enum Opened {
     /// The log's contract.
     Ours(Contract),
-    /// Nothing, as of this block, or of the newest one.
-    Nothing(Option<Block>),
+    /// Nothing at this address, as of this block, or of the newest one.
+    Nothing(Address, Option<Block>),
 }
 
 /// Looks for the log's contract on one chain: at the address that is `given`,
@@ -198,7 +198,7 @@ pub async fn open(
     let address = given.unwrap_or_else(|| first.log.contract());
     let looked_for = named || given.is_some();
     if !looked_for && panel.code(address, At::Latest).await?.is_empty() {
-        return Ok(Opened::Nothing(None));
+        return Ok(Opened::Nothing(address, None));
     }
     let block = panel.finalized().await?;
     let age = unix_time().saturating_sub(block.time);
@@ -213,7 +213,7 @@ pub async fn open(
     let contract = Contract::new(panel.clone(), address, block);
     match contract.whose(&first.log).await? {
         Whose::Ours => Ok(Opened::Ours(contract)),
-        Whose::Nobody => Ok(Opened::Nothing(Some(block))),
+        Whose::Nobody => Ok(Opened::Nothing(address, Some(block))),
         Whose::Foreign(why) => Err(audit::anchor_contract(&place(&contract), &why).into()),
     }
 }
@@ -399,9 +399,11 @@ impl Asker<'_> {
         signed: &Signed,
         index: u64,
     ) -> Result<Anchored, Unsettled> {
-        let Opened::Ours(contract) = open(panel, first, self.contract, false).await? else {
-            let contract = self.contract.unwrap_or_else(|| first.log.contract());
-            return Ok(Anchored::nowhere(panel.chain_id(), contract));
+        let contract = match open(panel, first, self.contract, false).await? {
+            Opened::Ours(contract) => contract,
+            Opened::Nothing(contract, _) => {
+                return Ok(Anchored::nowhere(panel.chain_id(), contract));
+            }
         };
         let count = contract.count().await?;
         if contract.forked().await? {

@@ -391,6 +391,8 @@ impl File {
         let wallet = Address::from_canonical(self.text("wallet")?).ok_or("wallet is no address")?;
         let body = self.text("answer")?.as_bytes();
         let judged = match answer::json::<WalletRecords>(body) {
+            // It was too long to be kept: the file's word is passed on.
+            _ if body.is_empty() => Ok(()),
             Ok(part) => Newer::new(wallet, 0, 0).take(&part, key).map(drop),
             Err(_) => {
                 let answer = answer::json::<Wallet>(body);

@@ -33,7 +33,7 @@ use protocol::tile::WIDTH;
 use crate::anchored::Anchored;
 use crate::answer::{self, Answer, Pubkey, Question, Unread};
 use crate::audit::{self, Finding, Item, Signed, Unopened};
-use crate::chain::{Chains, Word};
+use crate::chain::{Chains, Word, binding};
 use crate::contrast::contrast;
 use crate::fetch::{Caches, Client, NoAnswer};
 use crate::follow::{Extended, Findings, Follower, Halt, RawBundle};
@@ -463,7 +463,12 @@ impl Session {
         let Some(size) = TreeSize::new(trusted.tree.size()) else {
             return Ok(());
         };
-        for index in trusted.accounts.contracts().to_vec() {
+        let contracts = trusted.accounts.contracts().to_vec();
+        if contracts.is_empty() {
+            return Ok(());
+        }
+        let (panels, silent) = self.settings.chains.panels().await;
+        for index in contracts {
             let (n, at) = (index.get() / WIDTH, index.get() % WIDTH);
             let bundle = RawBundle::fetch(&self.client, n, size, Caches::Allowed).await?;
             let entries = bundle.entries().into_iter().zip(bundle.signatures());
@@ -473,7 +478,7 @@ impl Session {
             };
             // The receipt says that it is the entry that was read before.
             let item = Item::verify(index, bytes, signature, key);
-            match self.settings.chains.binding(bytes, key.origin()).await {
+            match binding((&panels, &silent), bytes, key.origin()).await {
                 Word::Valid if item.signed() => trusted.accounts.judged_by_chain(index),
                 Word::Invalid(why) if item.signed() => {
                     findings.push(audit::contract(&item, &why, key));

@@ -4,7 +4,6 @@
 //! Out of scope: whether it is right (see [`crate::audit`]).
 
 use protocol::anchor::{CREATION_CODE, ChainLog};
-use protocol::consent::recover;
 use protocol::hash::Hash;
 use protocol::index::{Time, TreeSize};
 use protocol::name::Address;
@@ -116,11 +115,8 @@ impl Statement {
 
     /// Whether the key that `log`'s entry 0 names signed it (section 13.1).
     pub fn signed_by(&self, log: &ChainLog) -> bool {
-        let Some((size, time)) = TreeSize::new(self.size).zip(Time::from_secs(self.time)) else {
-            return false;
-        };
-        let digest = log.checkpoint_digest(size, self.root, time);
-        recover(digest, &self.signature).is_ok_and(|signer| signer == log.evm_key())
+        let said = TreeSize::new(self.size).zip(Time::from_secs(self.time));
+        said.is_some_and(|(size, time)| log.signed(size, self.root, time, &self.signature))
     }
 
     /// As evidence holds it.

@@ -29,7 +29,7 @@ use serde_json::json;
 
 use node::{Node, RpcError};
 use panel::Panel;
-pub use wallet::Word;
+pub use wallet::{Word, binding};
 
 /// Nodes, of one chain or of several.
 #[derive(Clone, Debug)]
@@ -60,8 +60,9 @@ impl Chains {
         let mut chains: BTreeMap<u64, Vec<Node>> = BTreeMap::new();
         let mut silent = vec![];
         let method = "eth_chainId";
-        for node in &self.nodes {
-            let id = node.ask(method, &json!([])).await;
+        // Of no chain yet.
+        let all = Panel::new(0, self.nodes.clone());
+        for (node, id) in all.each(method, json!([])).await {
             let id = id.and_then(|id| {
                 let read = abi::quantity(&id);
                 read.ok_or_else(|| node.form(method, node::plain(&id.to_string())))

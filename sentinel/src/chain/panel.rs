@@ -248,7 +248,7 @@ impl Panel {
     }
 
     /// Every node's answer, in their order.
-    async fn each(
+    pub(super) async fn each(
         &self,
         method: &'static str,
         params: Value,

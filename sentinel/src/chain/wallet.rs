@@ -9,7 +9,7 @@ use protocol::key::Origin;
 use serde_json::json;
 
 use super::panel::{At, Called, Panel, Silence};
-use super::{Chains, abi};
+use super::{RpcError, abi};
 
 /// `isValidSignature(bytes32,bytes)`, and what it answers of a valid one.
 const MAGIC: [u8; 4] = [0x16, 0x26, 0xba, 0x7e];
@@ -35,52 +35,49 @@ struct Asked<'a> {
     signature: &'a [u8],
 }
 
-impl Chains {
-    /// Asks about every contract's signature in a binding entry.
-    pub async fn binding(&self, entry: &[u8], origin: &Origin) -> Word {
-        let Ok(Entry::Known {
-            body: Body::Binding(binding),
-            ..
-        }) = Entry::parse(entry)
+/// Asks about every contract's signature in a binding entry: the nodes of its
+/// chain, of those that said of which they are; the `silent` ones did not.
+pub async fn binding(
+    (panels, silent): (&[Panel], &[RpcError]),
+    entry: &[u8],
+    origin: &Origin,
+) -> Word {
+    let Ok(Entry::Known {
+        body: Body::Binding(binding),
+        ..
+    }) = Entry::parse(entry)
+    else {
+        return Word::Unknown("it is no binding".into());
+    };
+    for (message, signature) in binding.messages(origin) {
+        let Signature::Eip1271 {
+            block,
+            block_hash,
+            bytes,
+        } = signature
         else {
-            return Word::Unknown("it is no binding".into());
+            continue;
         };
-        for (message, signature) in binding.messages(origin) {
-            let Signature::Eip1271 {
-                block,
-                block_hash,
-                bytes,
-            } = signature
-            else {
-                continue;
-            };
-            let asked = Asked {
-                message,
-                block: (*block, *block_hash),
-                signature: bytes,
-            };
-            match self.judge(&asked).await {
-                Word::Valid => {}
-                other => return other,
-            }
-        }
-        Word::Valid
-    }
-
-    /// Asks the message's chain whether the contract accepts the signature.
-    async fn judge(&self, asked: &Asked<'_>) -> Word {
+        let asked = Asked {
+            message,
+            block: (*block, *block_hash),
+            signature: bytes,
+        };
         let wanted = asked.message.terms.chain_id;
-        let (panels, silent) = self.panels().await;
-        match panels.iter().find(|panel| panel.chain_id() == wanted) {
-            Some(panel) => ask(panel, asked)
+        let word = match panels.iter().find(|panel| panel.chain_id() == wanted) {
+            Some(panel) => ask(panel, &asked)
                 .await
                 .unwrap_or_else(|silence| Word::Unknown(silence.to_string())),
             None => Word::Unknown(match silent.first() {
                 Some(error) => error.to_string(),
                 None => format!("no --rpc-url is of chain {wanted}"),
             }),
+        };
+        if word != Word::Valid {
+            return word;
         }
     }
+    Word::Valid
 }
 
 async fn ask(panel: &Panel, asked: &Asked<'_>) -> Result<Word, Silence> {

@@ -8,6 +8,7 @@
 use protocol::entry::{Body, Entry};
 use protocol::index::{Index, TreeSize};
 use protocol::key::VerifierKey;
+use protocol::name::Address;
 use protocol::tile::WIDTH;
 
 use super::{Session, Stop};
@@ -49,8 +50,15 @@ impl Session {
     ) -> Result<(), Stop> {
         let (panels, silent) = self.settings.chains.panels().await;
         let mut silent: Vec<String> = silent.iter().map(ToString::to_string).collect();
-        for panel in &panels {
-            match self.on_chain(key, panel).await {
+        let known = match panels.is_empty() {
+            true => None,
+            false => self.first(key).await.map_err(|why| silent.push(why)).ok(),
+        };
+        for (panel, first) in known
+            .iter()
+            .flat_map(|first| panels.iter().map(move |p| (p, first)))
+        {
+            match self.on_chain((key, first), panel).await {
                 Ok(anchored) => self.anchored.push(anchored),
                 Err(Stop::NoVerdict(why)) => silent.push(why),
                 Err(Stop::Misbehaviour(more)) => findings.append(more),
@@ -68,25 +76,34 @@ impl Session {
         Err(Stop::NoVerdict(silent.join("; ")))
     }
 
-    async fn on_chain(&mut self, key: &VerifierKey, panel: &Panel) -> Result<Anchored, Stop> {
+    /// Entry 0, which must be the one that was verified.
+    async fn first(&self, key: &VerifierKey) -> Result<First, String> {
+        let first = First::fetch(&self.client, key, self.size()).await?;
+        let accounts = self.trusted.as_ref().map(|trusted| &trusted.accounts);
+        let verified = accounts.and_then(|a| a.contract());
+        if verified.is_some_and(|verified| verified != first.log().contract()) {
+            return Err("the log serves another entry 0 than the one that was verified".into());
+        }
+        Ok(first)
+    }
+
+    async fn on_chain(
+        &mut self,
+        (key, first): (&VerifierKey, &First),
+        panel: &Panel,
+    ) -> Result<Anchored, Stop> {
         // A chain before may have ended with the state taken: what is new is
         // never held against nothing.
         self.recall()?;
-        let first = First::fetch(&self.client, key, self.size()).await;
-        let first = first.map_err(Stop::NoVerdict)?;
         let accounts = self.trusted.as_ref().map(|trusted| &trusted.accounts);
         let named = accounts.and_then(|a| a.anchored().get(&panel.chain_id()).copied());
-        let verified = accounts.and_then(|a| a.contract());
-        if verified.is_some_and(|verified| verified != first.log().contract()) {
-            let why = "the log serves another entry 0 than the one that was verified";
-            return Err(Stop::NoVerdict(why.into()));
-        }
         let given = self.settings.contract;
-        let contract = match open(panel, &first, given, named.is_some()).await? {
+        let contract = match open(panel, first, given, named.is_some()).await? {
             Opened::Ours(contract) => contract,
-            Opened::Nothing(block) => {
-                self.missing(key, panel, &first, named.zip(block)).await?;
-                let contract = given.unwrap_or_else(|| first.log().contract());
+            Opened::Nothing(contract, block) => {
+                // Where the user names another, nobody looked at the log's own.
+                let own = block.filter(|_| contract == first.log().contract());
+                self.missing(key, panel, contract, named.zip(own)).await?;
                 return Ok(Anchored::nowhere(panel.chain_id(), contract));
             }
         };
@@ -95,7 +112,7 @@ impl Session {
         let was_forked = contract.forked().await?;
         let mut wrong = Findings::default();
         let compared =
-            self.compare_anchors((key, &first), &contract, count, (&mut seen, was_forked));
+            self.compare_anchors((key, first), &contract, count, (&mut seen, was_forked));
         // A fork that the chain recorded is told whatever the log keeps quiet about.
         let unsettled = match compared.await {
             Ok(()) => None,
@@ -111,7 +128,7 @@ impl Session {
                 Some((block, _)) => Some(block),
                 None => anchored::begins(&contract, count).await?,
             };
-            wrong.push(anchored::forked(&contract, (&first, key), from).await?);
+            wrong.push(anchored::forked(&contract, (first, key), from).await?);
         }
         if !wrong.is_empty() {
             return Err(Stop::Misbehaviour(wrong));
@@ -140,7 +157,7 @@ impl Session {
         &self,
         key: &VerifierKey,
         panel: &Panel,
-        first: &First,
+        contract: Address,
         named: Option<(Index, Block)>,
     ) -> Result<(), Stop> {
         let Some((named, block)) = named else {
@@ -154,7 +171,7 @@ impl Session {
         }
         let there = Where {
             chain_id: panel.chain_id(),
-            contract: first.log().contract(),
+            contract,
             block,
         };
         let why = format!("there is none, though entry {named} says so since {since}");
@@ -204,8 +221,8 @@ impl Session {
         count: u64,
         (seen, forked): (&mut Seen, bool),
     ) -> Result<(), Stop> {
-        let (panel, block) = (contract.panel().clone(), contract.block());
-        let stored = seen.clone();
+        let (panel, block) = (contract.panel(), contract.block());
+        let stored = seen.block;
         loop {
             let from = seen.count();
             let to = count.min(from + COMPARED_AT_ONCE);
@@ -216,7 +233,7 @@ impl Session {
                 let what = format!("anchor {from} is not larger than the one before");
                 return Err(panel.contradiction(what).into());
             }
-            let start = match (&seen.newest, anchors.first(), stored.block) {
+            let start = match (&seen.newest, anchors.first(), stored) {
                 (_, None, Some((number, _))) => number + 1,
                 (Some((_, emitted)), ..) => emitted.block,
                 (None, Some(anchor), _) => {
@@ -232,22 +249,14 @@ impl Session {
                 .await?;
             let newest = anchors.last().copied().zip(emitted.last().copied());
             seen.newest = newest.or(seen.newest);
-            if to == count {
-                break;
-            }
             if !forked {
-                let so_far = Seen {
-                    block: Some((block.number, block.hash)),
-                    newest: seen.newest,
-                };
-                so_far.save(self.store.dir(), panel.chain_id(), contract.address())?;
+                seen.block = Some((block.number, block.hash));
+                seen.save(self.store.dir(), panel.chain_id(), contract.address())?;
+            }
+            if to == count {
+                return Ok(());
             }
         }
-        if !forked {
-            seen.block = Some((block.number, block.hash));
-            seen.save(self.store.dir(), panel.chain_id(), contract.address())?;
-        }
-        Ok(())
     }
 
     /// Anchored sizes and roots, against the accepted tree.
@@ -320,7 +329,7 @@ impl Session {
 
     /// The first usage or binding entry from index `from` on.
     async fn waiting(&self, key: &VerifierKey, from: u64) -> Result<Option<Waiting>, Stop> {
-        let Some(size) = TreeSize::new(self.size()) else {
+        let Some(size) = TreeSize::new(self.size()).filter(|size| from < size.get()) else {
             return Ok(None);
         };
         for n in from / WIDTH..size.get().div_ceil(WIDTH) {
