@@ -1,8 +1,8 @@
 //! Connections to other servers: TLS trusts the system's authorities,
 //! HTTPS_PROXY and NO_PROXY are honoured.
 //!
-//! Out of scope: requests, and which connections are kept (see
-//! [`crate::proxy`] and [`crate::witness`]).
+//! Out of scope: what is asked, and proxied calls with the connections that
+//! are kept for them (see [`crate::proxy`]).
 
 use std::future::Future;
 use std::io;
@@ -11,14 +11,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::response::Parts;
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_rustls::{
     ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
 };
+use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower::Service;
@@ -36,6 +41,74 @@ struct Ways {
     http: HttpConnector,
     tls: ClientConfig,
     proxies: Matcher,
+}
+
+/// Asks other servers; an idle connection is kept a while.
+pub(crate) type Client = legacy::Client<Connector, Full<Bytes>>;
+
+/// Why a server gave no whole answer.
+#[derive(Debug)]
+pub(crate) enum Unheard {
+    /// It is longer than what is read.
+    TooLong,
+    /// It can't be reached, or broke off.
+    Away(BoxError),
+}
+
+/// A client of servers that are asked now and then.
+///
+/// # Errors
+/// The system's certificate authorities can't be read.
+pub(crate) fn client(connect_within: Duration) -> io::Result<Client> {
+    let client = legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(30))
+        .pool_max_idle_per_host(1)
+        .build(Connector::new(connect_within)?);
+    Ok(client)
+}
+
+/// Posts a body of a kind; the answer's head, and its body of up to `longest`
+/// bytes. More is not read, and its connection is not kept.
+///
+/// # Errors
+/// No whole answer.
+pub(crate) async fn post(
+    client: &Client,
+    uri: Uri,
+    (kind, body): (&'static str, String),
+    longest: usize,
+) -> Result<(Parts, Bytes), Unheard> {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(uri)
+        .header(CONTENT_TYPE, kind)
+        .header(
+            USER_AGENT,
+            concat!("tallystick/", env!("CARGO_PKG_VERSION")),
+        )
+        .body(Full::from(body))
+        .map_err(|error| Unheard::Away(error.into()))?;
+    let answer = client.request(request).await;
+    let answer = answer.map_err(|error| Unheard::Away(error.into()))?;
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, longest).collect().await;
+    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+        true => Unheard::TooLong,
+        false => Unheard::Away(error),
+    })?;
+    Ok((head, body.to_bytes()))
+}
+
+/// An error and its causes: the outermost alone seldom says anything.
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
 }
 
 impl Connector {

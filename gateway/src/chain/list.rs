@@ -173,7 +173,8 @@ impl Anchors {
         for rows in stored.chunk_by(|a, b| a.chain_id == b.chain_id) {
             let id = rows[0].chain_id;
             let summary = Summary {
-                count: rows.len() as u64,
+                // Those before may not have been read yet.
+                count: rows.last().map_or(0, |row| row.number + 1),
                 forked: false,
                 retired: false,
             };

@@ -11,17 +11,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper_util::client::legacy;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::{StatusCode, Uri};
 use protocol::hash::Hash;
 use protocol::name::Address;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::connect::Connector;
+use crate::connect::{self, Client, Unheard, post};
 
 /// How long a question may take, from connecting to the answer's last byte.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -38,9 +34,6 @@ const MAX_MESSAGE: usize = 200;
 /// Codes of errors that say that too much was asked (EIP-1474, and one that
 /// repeats HTTP's).
 const TOO_MUCH: [i64; 2] = [-32_005, 429];
-
-/// Connections to nodes.
-pub(super) type Client = legacy::Client<Connector, Full<Bytes>>;
 
 /// A node's address, as `--rpc-url` takes it.
 #[derive(Clone, PartialEq, Eq)]
@@ -93,12 +86,7 @@ pub(super) enum RpcError {
 
 /// A client for nodes, on the system's certificate authorities.
 pub(super) fn client() -> io::Result<Client> {
-    let client = legacy::Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(1)
-        .build(Connector::new(CONNECT_WITHIN)?);
-    Ok(client)
+    connect::client(CONNECT_WITHIN)
 }
 
 impl FromStr for RpcUrl {
@@ -167,10 +155,7 @@ impl Node {
         if answer.is_null() {
             return Ok(None);
         }
-        let number = answer.get("number").and_then(block_number);
-        let read = number.zip(answer.get("hash").and_then(hash));
-        let block = read.map(|(number, hash)| Block { number, hash });
-        block
+        block_in(&answer, "number", "hash")
             .map(Some)
             .ok_or_else(|| form(method, "no number or no hash"))
     }
@@ -207,10 +192,7 @@ impl Node {
         if receipt.is_null() || receipt.get("status").and_then(quantity) == Some(0) {
             return Ok(None);
         }
-        let number = receipt.get("blockNumber").and_then(block_number);
-        let read = number.zip(receipt.get("blockHash").and_then(hash));
-        let block = read.map(|(number, hash)| Block { number, hash });
-        block
+        block_in(&receipt, "blockNumber", "blockHash")
             .map(Some)
             .ok_or_else(|| form(method, "no blockNumber or no blockHash"))
     }
@@ -257,28 +239,22 @@ impl Node {
         method: &'static str,
         question: String,
     ) -> Result<(StatusCode, Bytes), RpcError> {
-        let away = |error: &dyn std::error::Error| RpcError::Away {
-            method,
-            cause: cause(error),
-        };
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(self.url.0.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .header(
-                USER_AGENT,
-                concat!("tallystick/", env!("CARGO_PKG_VERSION")),
-            )
-            .body(Full::from(question))
-            .map_err(|error| away(&error))?;
-        let answer = self.client.request(request).await;
-        let (head, body) = answer.map_err(|error| away(&error))?.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-            true => RpcError::TooLong(method),
-            false => away(&*error),
+        let kind = "application/json";
+        let answer = post(
+            &self.client,
+            self.url.0.clone(),
+            (kind, question),
+            MAX_ANSWER,
+        )
+        .await;
+        let (head, body) = answer.map_err(|unheard| match unheard {
+            Unheard::TooLong => RpcError::TooLong(method),
+            Unheard::Away(error) => RpcError::Away {
+                method,
+                cause: cause(&*error),
+            },
         })?;
-        Ok((head.status, body.to_bytes()))
+        Ok((head.status, body))
     }
 }
 
@@ -335,17 +311,17 @@ fn event(value: &Value, contract: Address) -> Option<Event> {
     Some(Event {
         topics: topics.collect::<Option<_>>()?,
         data: bytes(value.get("data")?)?,
-        block: Block {
-            number: block_number(value.get("blockNumber")?)?,
-            hash: hash(value.get("blockHash")?)?,
-        },
+        block: block_in(value, "blockNumber", "blockHash")?,
         transaction: hash(value.get("transactionHash")?)?,
     })
 }
 
-/// A block's number, within what entries can name.
-fn block_number(value: &Value) -> Option<u64> {
-    quantity(value).filter(|number| *number < 1 << 53)
+/// The block that two members name, its number within what entries can name.
+fn block_in(value: &Value, number: &str, of: &str) -> Option<Block> {
+    Some(Block {
+        number: quantity(value.get(number)?).filter(|number| *number < 1 << 53)?,
+        hash: hash(value.get(of)?)?,
+    })
 }
 
 /// A number as nodes write it: 0x and 1 to 16 hex digits.

@@ -6,11 +6,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper_util::client::legacy;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use protocol::hash::Hash;
 use protocol::index::{Time, TreeSize};
 use protocol::plan::Plan;
@@ -22,7 +19,7 @@ use super::answer::{Answer, Asked, Problem, Verdict, judge};
 use super::enlisted::Enlisted;
 use super::pace::Pace;
 use super::roster::Roster;
-use crate::connect::Connector;
+use crate::connect::{self, Client, Unheard, causes, post};
 use crate::log::publish::Published;
 use crate::log::replica::Committed;
 use crate::store::{Store, StoreError};
@@ -32,9 +29,6 @@ const WITHIN: Duration = Duration::from_secs(10);
 
 /// How long connecting may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-
-/// Sends checkpoints. Connections are kept.
-pub(super) type Client = legacy::Client<Connector, Full<Bytes>>;
 
 /// A witness's cosignature over a checkpoint that it was asked for.
 #[derive(Debug)]
@@ -64,12 +58,7 @@ pub(super) struct Submitter {
 
 /// A client for witnesses, on the system's certificate authorities.
 pub(super) fn client() -> std::io::Result<Client> {
-    let client = legacy::Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(1)
-        .build(Connector::new(CONNECT_WITHIN)?);
-    Ok(client)
+    connect::client(CONNECT_WITHIN)
 }
 
 impl Submitter {
@@ -164,28 +153,16 @@ impl Submitter {
     }
 
     async fn post(&self, body: String) -> Result<(StatusCode, Option<String>, Bytes), Problem> {
-        let unreachable = |error: &dyn std::error::Error| Problem::Unreachable(causes(error));
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(self.witness.target.clone())
-            .header(CONTENT_TYPE, "text/plain; charset=utf-8")
-            .header(
-                USER_AGENT,
-                concat!("tallystick/", env!("CARGO_PKG_VERSION")),
-            )
-            .body(Full::from(body))
-            .map_err(|error| unreachable(&error))?;
-        let answer = self.client.request(request).await;
-        let (head, body) = answer.map_err(|error| unreachable(&error))?.into_parts();
+        let kind = "text/plain; charset=utf-8";
+        let target = self.witness.target.clone();
+        let answer = post(&self.client, target, (kind, body), MAX_ANSWER).await;
+        let (head, body) = answer.map_err(|unheard| match unheard {
+            Unheard::TooLong => Problem::TooLong,
+            Unheard::Away(error) => Problem::Unreachable(causes(&*error)),
+        })?;
         let kind = head.headers.get(CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok()).map(str::to_owned);
-        // More is not read, and its connection is not kept.
-        let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-            true => Problem::TooLong,
-            false => unreachable(&*error),
-        })?;
-        Ok((head.status, kind, body.to_bytes()))
+        Ok((head.status, kind, body))
     }
 
     fn count(&self, answer: &'static str) {
@@ -209,17 +186,6 @@ async fn consistency(store: &Store, old: TreeSize, new: TreeSize) -> Result<Vec<
     let found = |tile| tiles.iter().find(|(there, _)| *there == tile);
     let hashes = plan.build(|tile| found(tile).map_or_else(Bytes::new, |(_, bytes)| bytes.clone()));
     hashes.map_err(|_| StoreError::Damaged("a tile is cut"))
-}
-
-/// An error and its causes: the outermost alone seldom says anything.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 /// What a task for each witness needs.
