@@ -15,7 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use protocol::key::VerifierKey;
 use serde_json::Value;
 
-use crate::connect::Connector;
+use crate::connect::{Connector, causes};
 
 /// How long connecting may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -98,9 +98,7 @@ impl Log {
 
     /// Whether it is on this machine.
     pub(crate) fn is_here(&self) -> bool {
-        let host = self.uri.host().unwrap_or_default();
-        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        self.uri.host().is_some_and(is_loopback)
     }
 
     /// Whether nobody on the way reads what is sent to it.
@@ -207,6 +205,12 @@ impl Answer {
     }
 }
 
+/// Whether a URL's host is the machine that asks.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
 /// Headers of a request with a JSON body.
 pub(crate) fn json_headers() -> HeaderMap {
     let json = HeaderValue::from_static("application/json");
@@ -218,16 +222,6 @@ pub(crate) fn secret_header(name: &'static str, value: &str) -> Option<(HeaderNa
     let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
     Some((HeaderName::from_static(name), value))
-}
-
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut inner = error.source();
-    while let Some(error) = inner {
-        text = format!("{text}: {error}");
-        inner = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

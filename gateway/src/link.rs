@@ -22,6 +22,7 @@ use protocol::receipt::Receipt;
 use serde_json::{Value, json};
 
 use crate::client::{AskError, Log, json_headers, secret_header};
+use crate::proxy::LinkToken;
 use crate::sdk::{Key, SDKS, Sdk};
 
 /// Where a token that was made before stands: in no list of processes.
@@ -190,12 +191,13 @@ impl Secret {
             getrandom::fill(&mut bytes).map_err(LinkError::Random)?;
             return Ok(Self::Token { bytes, made: true });
         };
-        let bytes = URL_SAFE_NO_PAD.decode(given.trim()).ok();
-        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
-        let bytes = bytes.ok_or_else(|| {
+        let token = LinkToken::parse(given.trim().as_bytes()).ok_or_else(|| {
             LinkError::Argument(format!("{TOKEN} is not 43 characters of base64url"))
         })?;
-        Ok(Self::Token { bytes, made: false })
+        Ok(Self::Token {
+            bytes: *token.as_bytes(),
+            made: false,
+        })
     }
 
     fn credential(variable: &str) -> Result<Self, LinkError> {
@@ -358,8 +360,7 @@ impl Asks<'_> {
         ));
         let signature = signature(&message, wallet).await?;
         let mut fields = template.clone();
-        let digits: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
-        fields["signature"] = json!(format!("0x{digits}"));
+        fields["signature"] = json!(alloy_primitives::hex::encode_prefixed(signature));
         let mut headers = json_headers();
         headers.extend([self.secret.header()?]);
         let body = Some(fields.to_string());
@@ -441,12 +442,8 @@ async fn signature(message: &Message<'_>, wallet: Address) -> Result<[u8; 65], L
     let line = line.map_err(io::Error::other).and_then(|line| line);
     let line = line.map_err(LinkError::NoSignature)?;
     let wrong = || LinkError::Signature("expected 0x and 130 hex digits: r, s, v".into());
-    let digits = line.trim().strip_prefix("0x").ok_or_else(wrong)?;
-    let bytes = (0..digits.len()).step_by(2).map(|at| {
-        let pair = digits.get(at..at + 2)?;
-        u8::from_str_radix(pair, 16).ok()
-    });
-    let bytes: Option<Vec<u8>> = bytes.collect();
+    let text = Some(line.trim()).filter(|line| line.starts_with("0x"));
+    let bytes = text.and_then(|text| alloy_primitives::hex::decode(text).ok());
     let bytes: [u8; 65] = bytes.and_then(|b| b.try_into().ok()).ok_or_else(wrong)?;
     let signer = recover(message.digest(), &bytes);
     let signer = signer.map_err(|error| LinkError::Signature(error.to_string()))?;

@@ -132,7 +132,7 @@ pub(super) async fn anchors(
     let last = found.last().map(|anchor| anchor.row.size.get());
     let next = last.filter(|last| !api.anchors.below(Some(*last), 1).is_empty());
     Ok(Json(Anchors {
-        size: api.committed.borrow().checkpoint.size().get(),
+        size: api.size().get(),
         chains: api
             .anchors
             .chains()

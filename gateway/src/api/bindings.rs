@@ -28,7 +28,6 @@ use super::{Api, Caller, query, store_failed};
 use crate::chain::Refused;
 use crate::limits::Limiter;
 use crate::log::pool::Submission;
-use crate::log::replica::Committed;
 use crate::reply::{ApiError, ErrorBody};
 use crate::store::StoreError;
 
@@ -326,14 +325,19 @@ pub(super) async fn totals(
             root: Hash::EMPTY_ROOT,
         };
         api.submit(Body::Totals(asks)).await?;
-        let mut committed = api.committed.clone();
-        let covered = committed.wait_for(|committed| api.is_settled(size, committed));
-        if !matches!(tokio::time::timeout(PATIENCE, covered).await, Ok(Ok(_))) {
-            return Err(ApiError::pending("it is not yet durable; ask again"));
-        }
     }
-    let newest = api.sums.read().newest_totals();
-    let (index, _) = newest.ok_or_else(|| {
+    // What is answered with its receipt is released.
+    let (mut committed, mut newest) = (api.committed.clone(), None);
+    let settled = committed.wait_for(|committed| {
+        newest = api.sums.read().newest_totals().map(|(index, _)| index);
+        let released = committed.checkpoint.size().get();
+        newest.is_none_or(|index| index.get() < released) && !api.leaves_out(size)
+    });
+    let settled = matches!(tokio::time::timeout(PATIENCE, settled).await, Ok(Ok(_)));
+    if !settled {
+        return Err(ApiError::pending("it is not yet durable; ask again"));
+    }
+    let index = newest.ok_or_else(|| {
         let message = "no entry is there to be summed up";
         ApiError::not_found("no_totals", message)
     })?;
@@ -341,17 +345,12 @@ pub(super) async fn totals(
 }
 
 impl Api {
-    /// Whether the newest totals leave out one of the first `size` entries.
+    /// Whether the newest totals leave out one of the first `size` entries, in
+    /// a log that has totals.
     fn leaves_out(&self, size: TreeSize) -> bool {
-        let left_out = self.sums.read().left_out();
+        let ledger = self.sums.read();
+        let left_out = ledger.left_out().filter(|_| ledger.binds());
         left_out.is_some_and(|(index, _)| index.get() < size.get())
-    }
-
-    /// Whether it leaves out none, and is released.
-    fn is_settled(&self, size: TreeSize, committed: &Committed) -> bool {
-        let newest = self.sums.read().newest_totals();
-        let released = committed.checkpoint.size().get();
-        !self.leaves_out(size) && newest.is_some_and(|(index, _)| index.get() < released)
     }
 
     /// Submits an entry: its receipt, or that it was not taken.
@@ -371,16 +370,12 @@ impl Api {
     }
 
     async fn entry(&self, index: Index) -> Result<Json<Record>, ApiError> {
-        let record = self.store.record(index).await.map_err(store_failed)?;
-        let missing = StoreError::Damaged("an entry that was released is missing");
-        let record = record.ok_or(missing).map_err(store_failed)?;
-        Ok(Json(self.record(record)))
+        Ok(Json(self.record(self.stored(index).await?)))
     }
 
     fn known(&self, key_id: &Hash) -> Result<binding::KeyState, ApiError> {
         let ledger = self.sums.read();
-        let binds = ledger.genesis().is_some_and(|genesis| genesis.binds);
-        let known = ledger.key(key_id).filter(|_| binds);
+        let known = ledger.key(key_id).filter(|_| ledger.binds());
         known.ok_or_else(no_bindings)
     }
 
@@ -573,8 +568,7 @@ fn parse_signature(
     text: Option<&str>,
 ) -> Result<Signature, ApiError> {
     let text = text.ok_or_else(|| missing(field))?;
-    let digits = text.strip_prefix("0x").unwrap_or_default();
-    let bytes = alloy_primitives::hex::decode(digits).ok();
+    let bytes = alloy_primitives::hex::decode(text).ok();
     let bytes = bytes.filter(|_| text.starts_with("0x"));
     let wrong = |what| ApiError::bad_request(format!("{field} is 0x and {what}"));
     match scheme.unwrap_or("eip191") {

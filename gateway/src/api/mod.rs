@@ -228,6 +228,7 @@ fn limit(given: Option<u32>, default: u32) -> Result<u32, ApiError> {
         .ok_or_else(|| ApiError::bad_request("limit is 1 to 1,000"))
 }
 
-fn store_failed(error: crate::store::StoreError) -> ApiError {
+/// Nothing can be read.
+pub(crate) fn store_failed(error: crate::store::StoreError) -> ApiError {
     ApiError::internal("store_unavailable", &error)
 }

@@ -191,9 +191,13 @@ impl Api {
     }
 
     async fn leaf(&self, index: Index) -> Result<Hash, ApiError> {
+        Ok(Hash::leaf(&self.stored(index).await?.entry))
+    }
+
+    /// An entry that there must be.
+    pub(super) async fn stored(&self, index: Index) -> Result<crate::store::Record, ApiError> {
         let record = self.store.record(index).await.map_err(store_failed)?;
-        let record = record.ok_or_else(|| damaged("an entry is missing"))?;
-        Ok(Hash::leaf(&record.entry))
+        record.ok_or_else(|| damaged("an entry is missing"))
     }
 
     /// Makes the proofs of one answer.

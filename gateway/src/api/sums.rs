@@ -471,6 +471,7 @@ pub(super) fn model_sums(models: Vec<(Category, ledger::Sums)>) -> Vec<ModelSums
 
 impl From<ledger::Sums> for Sums {
     fn from(sums: ledger::Sums) -> Self {
+        let total = sums.total();
         let ledger::Sums {
             records,
             input,
@@ -479,7 +480,6 @@ impl From<ledger::Sums> for Sums {
             output,
             reasoning,
         } = sums;
-        let total = input + output;
         Self {
             records,
             input,

@@ -260,8 +260,7 @@ impl Watch {
     fn name(&self, chain_id: u64) {
         let named = {
             let ledger = self.asking.sums.read();
-            let binds = ledger.genesis().is_some_and(|genesis| genesis.binds);
-            !binds || ledger.anchored(chain_id).is_some()
+            !ledger.binds() || ledger.anchored(chain_id).is_some()
         };
         if named {
             return;

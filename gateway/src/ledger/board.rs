@@ -195,16 +195,21 @@ impl Scope {
         matches!(self, Self::Ever | Self::Within(_))
     }
 
-    fn counts(&self, day: u64, category: &Category) -> bool {
+    /// Whether records of a category can be within.
+    fn may_hold(&self, category: &Category) -> bool {
         match self {
-            Self::Ever => true,
-            Self::Within(window) => (window.from..=window.to).contains(&day),
-            Self::Model(name) => {
-                let named = category.model.as_ref().map_or("", |model| model.as_str());
-                named == name
-            }
+            Self::Ever | Self::Within(_) => true,
+            Self::Model(name) => category.model.as_ref().map_or("", Name::as_str) == name,
             Self::Provider(name) => category.provider.as_str() == name,
         }
+    }
+
+    fn counts(&self, day: u64, category: &Category) -> bool {
+        let then = match self {
+            Self::Within(window) => (window.from..=window.to).contains(&day),
+            _ => true,
+        };
+        then && self.may_hold(category)
     }
 }
 
@@ -252,11 +257,9 @@ impl Ledger {
     /// The `limit` first of a board, by `sort`, then total, then key id or
     /// wallet. What a scope does not tell counts 0 for all.
     pub fn leaders(&mut self, board: &Board, sort: Sort, limit: usize) -> Vec<Leader> {
-        if self.is_of_nobody(board) {
-            return Vec::new();
-        }
         let kept = match self.boards.0.iter().position(|kept| kept.board == *board) {
             Some(at) => self.boards.0.remove(at),
+            None if self.is_of_nobody(board) => return Vec::new(),
             None => self.build(board),
         };
         let leaders = self.best(&kept, sort, limit);
@@ -270,16 +273,7 @@ impl Ledger {
     /// Whether no record is within a board: nothing is built and kept of names
     /// that somebody made up.
     fn is_of_nobody(&self, board: &Board) -> bool {
-        let within = |category: &Category| {
-            category.source == board.source
-                && match &board.scope {
-                    Scope::Ever | Scope::Within(_) => true,
-                    Scope::Model(model) => {
-                        category.model.as_ref().map_or("", Name::as_str) == model.as_str()
-                    }
-                    Scope::Provider(provider) => category.provider.as_str() == provider.as_str(),
-                }
-        };
+        let within = |of: &Category| of.source == board.source && board.scope.may_hold(of);
         !self.models.accounts.iter().any(|model| within(&model.key))
     }
 
@@ -378,7 +372,7 @@ impl Ledger {
         }
         for (number, sums) in by_category.iter() {
             let category = &self.models.account(*number).key;
-            if category.source == *source && scope.counts(0, category) {
+            if category.source == *source && scope.may_hold(category) {
                 leader.sums.add(sums);
                 let named = u64::from(category.model.is_some());
                 leader.models = leader.models.map(|models| models + named);

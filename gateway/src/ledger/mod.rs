@@ -351,6 +351,11 @@ impl Ledger {
         self.genesis
     }
 
+    /// Whether the log's rules know bindings, totals and anchors.
+    pub fn binds(&self) -> bool {
+        self.genesis.is_some_and(|genesis| genesis.binds)
+    }
+
     /// The entry that names a chain as one that the log is anchored on.
     pub fn anchored(&self, chain_id: u64) -> Option<Index> {
         self.anchored.get(&chain_id).copied()
@@ -405,6 +410,13 @@ impl Ledger {
             let outcome = Outcome::ALL.iter().position(|o| *o == usage.outcome);
             model.sums.outcomes[outcome.expect("all outcomes are listed")] += 1;
         }
+        let counted = |models: &mut Cells<Number>, days: &mut Cells<(u32, Source)>| Counted {
+            day: time.day(),
+            category: &category,
+            sums: &sums,
+            new_category: models.add(number, &sums),
+            new_day: days.add((day, source), &sums),
+        };
         if let Some((wallet, link)) = usage.wallet
             && news(wallet.slice())
         {
@@ -412,13 +424,7 @@ impl Ledger {
             let mine = &mut self.wallets.account_mut(account).sums;
             mine.links.add((link, source), &sums);
             if link == Link::Bound {
-                let counted = Counted {
-                    day: time.day(),
-                    category: &category,
-                    sums: &sums,
-                    new_category: mine.models.add(number, &sums),
-                    new_day: mine.days.add((day, source), &sums),
-                };
+                let counted = counted(&mut mine.models, &mut mine.days);
                 self.boards.add(By::Wallet, account, &counted);
                 let last = match mine.ends.iter_mut().find(|(by, ..)| *by == source) {
                     Some((_, _, last)) => Some(std::mem::replace(last, index)),
@@ -443,13 +449,7 @@ impl Ledger {
         {
             let user = self.users.number(&key_id);
             let mine = &mut self.users.account_mut(user).sums;
-            let counted = Counted {
-                day: time.day(),
-                category: &category,
-                sums: &sums,
-                new_category: mine.models.add(number, &sums),
-                new_day: mine.days.add((day, source), &sums),
-            };
+            let counted = counted(&mut mine.models, &mut mine.days);
             self.boards.add(By::Key, user, &counted);
         }
         self.leave_out(Entry { index, time, undo });

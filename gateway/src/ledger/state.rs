@@ -188,10 +188,8 @@ impl Ledger {
             return None;
         }
         self.newest = self.newest.max(Time::from_secs(reader.number()?)?);
-        if format != UNBOUND {
-            self.read_settled(slice.through.get(), &mut reader)?;
-        }
         if format == FORMAT {
+            self.read_settled(slice.through.get(), &mut reader)?;
             for _ in 0..reader.number()? {
                 let chain_id = reader.number()?;
                 let index = Index::new(reader.number()?)?;

@@ -61,8 +61,7 @@ pub(super) fn decide(
 
 /// Whether the log does not name the chain yet, and its rules know anchors.
 fn anchors(ledger: &Ledger, chains: &mut HashSet<u64>, place: &Place) -> bool {
-    let binds = ledger.genesis().is_some_and(|genesis| genesis.binds);
-    binds && ledger.anchored(place.chain_id).is_none() && chains.insert(place.chain_id)
+    ledger.binds() && ledger.anchored(place.chain_id).is_none() && chains.insert(place.chain_id)
 }
 
 /// Why a binding can't be appended.

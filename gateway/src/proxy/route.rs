@@ -36,16 +36,16 @@ pub(super) enum RouteError {
 
 /// 32 random bytes by which a user makes calls its own, whatever the
 /// credential. Neither shown nor kept.
-pub(super) struct LinkToken([u8; 32]);
+pub(crate) struct LinkToken([u8; 32]);
 
 impl LinkToken {
     /// Reads 43 characters of unpadded base64url (RFC 4648 section 5).
-    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         Some(Self(URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?))
     }
 
     /// The token's bytes, to be hashed.
-    pub(super) fn as_bytes(&self) -> &[u8; 32] {
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }

@@ -14,12 +14,11 @@ use std::env;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::name::{Address, AddressError};
 
 use crate::client::{AskError, Log};
 use crate::link::TOKEN;
+use crate::proxy::LinkToken;
 use call::Trial;
 use files::{FileError, Record, Undone};
 use tools::{Change, Finding, Machine, State, Target};
@@ -189,8 +188,7 @@ fn within(wallet: Option<&str>, token: Option<&str>) -> Result<String, SetupErro
         within.push_str(&format!("/w/{}", Address::from_checked(wallet)?));
     }
     if let Some(token) = token.map(str::trim) {
-        let bytes = URL_SAFE_NO_PAD.decode(token).ok();
-        if bytes.is_none_or(|bytes| bytes.len() != 32) {
+        if LinkToken::parse(token.as_bytes()).is_none() {
             let message = format!("{TOKEN} is not 43 characters of base64url");
             return Err(SetupError::Argument(message));
         }
