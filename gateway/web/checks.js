@@ -30,10 +30,11 @@ export async function checkWallet(steps, wallet, log, body) {
     await v.verifyInclusion(await v.leafHash(entry), index, checkpoint.size, checkpoint.root, hashes.map(v.hashOf));
     return v.parseEntry(entry);
   };
-  await steps.step("Entry 0 names this log and its key", async () => {
+  const first = await steps.step("Entry 0 names this log and its key", async () => {
     const first = await under(proof.log);
     if (first.kind !== "log" || first.vkey !== log.vkey) throw new v.Refused("entry 0 names another key");
     return {
+      value: first,
       says: `It stands first under the checkpoint, and says that totals are due every ${number(first.totals_interval)} seconds.`,
       bytes: [["Entry 0", proof.log.entry], ["Its path to the root", lines(proof.log.hashes)]],
     };
@@ -58,7 +59,7 @@ export async function checkWallet(steps, wallet, log, body) {
   await steps.step("The newest sums fit to what is proven", async () => compared(answer, proven), kept);
   return {
     checkpoint, note: proof.checkpoint, anchor: answer.anchor ?? null, covered: proven.totals ? proof.totals.index : checkpoint.size - 1,
-    evmKey: async () => (await under(proof.log)).evm_key, says: summary(wallet, proven),
+    evmKey: async () => first.evm_key, says: summary(wallet, proven),
   };
 }
 

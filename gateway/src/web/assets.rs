@@ -50,15 +50,24 @@ const ASSETS: &[Embedded] = &[
 struct Asset {
     kind: &'static str,
     text: &'static str,
-    /// The first 16 hex digits of its SHA-256.
+    /// Its SHA-256.
+    hash: Hash,
+    /// The first 16 hex digits of that.
     tag: String,
 }
 
 static BY_NAME: LazyLock<BTreeMap<&str, Asset>> = LazyLock::new(|| {
     let asset = |&(name, kind, text): &Embedded| {
-        let mut tag = Hash::of(text.as_bytes()).to_string();
+        let hash = Hash::of(text.as_bytes());
+        let mut tag = hash.to_string();
         tag.truncate(16);
-        (name, Asset { kind, text, tag })
+        let asset = Asset {
+            kind,
+            text,
+            hash,
+            tag,
+        };
+        (name, asset)
     };
     ASSETS.iter().map(asset).collect()
 });
@@ -72,12 +81,12 @@ pub(super) fn link(name: &str) -> String {
     format!("/assets/{name}?v={}", asset.tag)
 }
 
-/// An asset's bytes.
+/// The SHA-256 of an asset's bytes.
 ///
 /// # Panics
 /// As [`link`].
-pub(super) fn text(name: &str) -> &'static str {
-    BY_NAME.get(name).expect("an asset that there is").text
+pub(super) fn hash(name: &str) -> Hash {
+    BY_NAME.get(name).expect("an asset that there is").hash
 }
 
 /// Answers an asset.

@@ -16,7 +16,7 @@ use super::figures::{counted, percent};
 use super::format::{count, rounded};
 use super::heatmap::Year;
 use super::mix::{self, Mix};
-use super::{raster, usage, visited};
+use super::{raster, today, usage, visited};
 use crate::api::Api;
 use crate::ledger::{Sums, WalletSums};
 use crate::reply::ApiError;
@@ -39,7 +39,7 @@ pub(super) async fn card(
         origin: api.verifier.origin().as_str(),
         host,
         sums: &sums,
-        today: u32::try_from((api.clock)().day()).unwrap_or(u32::MAX),
+        today: today(&api),
     };
     if png.is_some() {
         return Ok(picture("image/png", raster::png(SIZE, card.draw()).await?));

@@ -92,7 +92,7 @@ fn taken() -> Markup {
 }
 
 fn verifier(url: &str, vkey: &VerifierKey) -> Markup {
-    let digest = Hash::of(assets::text("verify.js").as_bytes());
+    let digest = assets::hash("verify.js");
     let name = "verify.js";
     html! {
         p {

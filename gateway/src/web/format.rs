@@ -105,7 +105,7 @@ pub(super) fn day(day: u64) -> String {
 /// A part of the most there is, as a bar; it says nothing that isn't there as
 /// a number.
 pub(super) fn bar(part: u64, most: u64) -> Markup {
-    let permille = u128::from(part) * 1_000 / u128::from(most.max(1));
+    let permille = super::figures::permille(part, most);
     html! {
         svg.bar viewBox="0 0 1000 8" preserveAspectRatio="none" aria-hidden="true" {
             rect.bar-of width="1000" height="8" {}

@@ -89,6 +89,17 @@ pub(super) async fn home(
     Ok(Page::new("/", "Leaderboard", about, body).answer(&api, &headers))
 }
 
+impl Over {
+    fn scope(&self, window: impl FnOnce(u32) -> Window) -> Scope {
+        match self {
+            Self::Ever => Scope::Ever,
+            Self::Days(days) => Scope::Within(window(*days)),
+            Self::Model(model) => Scope::Model(model.clone()),
+            Self::Provider(provider) => Scope::Provider(provider.clone()),
+        }
+    }
+}
+
 impl Filter {
     fn of(asked: Asked) -> Result<Self, ApiError> {
         let sort = Sort::parse(asked.sort.as_deref().unwrap_or("total"));
@@ -108,25 +119,18 @@ impl Filter {
 
     /// Sorted by the total where what was asked for is not told.
     fn settled(self) -> Self {
-        let told = match self.over {
-            Over::Ever => true,
-            Over::Days(_) => self.sort != Sort::Models,
-            Over::Model(_) => !matches!(self.sort, Sort::Models | Sort::Days),
-            Over::Provider(_) => self.sort != Sort::Days,
-        };
+        // What is told does not hang on which window it is.
+        let scope = self.over.scope(|_| Window { from: 0, to: 0 });
+        let told = self.sort.fits(&scope);
         let sort = if told { self.sort } else { Sort::Total };
         Self { sort, ..self }
     }
 
     fn ask(&self, ledger: &mut Ledger, today: u64) -> Told {
-        let (window, scope) = match &self.over {
-            Over::Ever => (None, Scope::Ever),
-            Over::Days(days) => {
-                let window = ledger.window(*days, today);
-                (Some(window), Scope::Within(window))
-            }
-            Over::Model(model) => (None, Scope::Model(model.clone())),
-            Over::Provider(provider) => (None, Scope::Provider(provider.clone())),
+        let scope = self.over.scope(|days| ledger.window(days, today));
+        let window = match scope {
+            Scope::Within(window) => Some(window),
+            _ => None,
         };
         let source = self.source;
         let mut leaders = |by| {

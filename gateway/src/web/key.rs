@@ -13,8 +13,8 @@ use protocol::record::Source;
 use super::format::{address, count};
 use super::layout::Page;
 use super::recent::{self, SHOWN};
-use super::usage;
-use crate::api::Api;
+use super::{today, usage};
+use crate::api::{Api, store_failed};
 use crate::ledger::Sums;
 use crate::reply::ApiError;
 use crate::store::Named;
@@ -41,11 +41,10 @@ pub(super) async fn key(
             let committed = api.committed.borrow().checkpoint.size().get();
             let named = Named::Key(key_id);
             let found = api.store.newest(&named, committed, SHOWN).await;
-            let failed = |error| ApiError::internal("store_unavailable", &error);
-            recent::read(&found.map_err(failed)?)
+            recent::read(&found.map_err(store_failed)?)
         }
     };
-    let today = u32::try_from((api.clock)().day()).unwrap_or(u32::MAX);
+    let today = today(&api);
     let row = |(source, sums): &(Source, Sums)| (None, *source, *sums);
     let rows: Vec<_> = sources.iter().map(row).collect();
     let body = html! {

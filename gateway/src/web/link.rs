@@ -132,7 +132,7 @@ fn form(providers: &[String]) -> Markup {
             }
             h2 { "3. Read and sign" }
             p { "Signing costs nothing and moves nothing: it is no transaction. The text comes after you connect." }
-            div #link-message hidden { pre.wrap tabindex="0" { code #link-text {} } }
+            div #link-message hidden { pre.whole tabindex="0" { code #link-text {} } }
             p { button #wallet-sign .main type="button" disabled { "Sign and link" } }
         }
     }

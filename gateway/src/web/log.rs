@@ -12,7 +12,7 @@ use protocol::tile::{MAX_LEVEL, Tile, TileKind, WIDTH};
 use super::format::{count, hash, lines, time};
 use super::layout::Page;
 use super::mountains;
-use crate::api::Api;
+use crate::api::{Api, store_failed};
 use crate::reply::ApiError;
 
 /// The newest checkpoint and what is under it.
@@ -22,7 +22,7 @@ pub(super) async fn log(
 ) -> Result<Response, ApiError> {
     let published = api.published.borrow().clone();
     let head = api.store.head().await;
-    let head = head.map_err(|e| ApiError::internal("store_unavailable", &e))?;
+    let head = head.map_err(store_failed)?;
     let body = html! {
         h1 { "Log" }
         p.lead {

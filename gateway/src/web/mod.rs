@@ -153,6 +153,11 @@ fn visited(headers: &HeaderMap) -> String {
     format!("{scheme}://{host}")
 }
 
+/// The day it is, as days are counted in sums.
+fn today(api: &Api) -> u32 {
+    u32::try_from((api.clock)().day()).unwrap_or(u32::MAX)
+}
+
 /// Whether a header names a host as addresses do: no longer than names may be
 /// (RFC 1035 section 2.3.4), with a port.
 fn is_host(host: &str) -> bool {

@@ -24,7 +24,7 @@ use super::layout::Page;
 use super::policy::Policy;
 use super::recent;
 use super::vouched::vouched;
-use crate::api::Api;
+use crate::api::{Api, store_failed};
 use crate::reply::ApiError;
 use crate::store::Record;
 
@@ -40,7 +40,7 @@ pub(super) async fn record(
         Some(index) => api.store.record(index).await,
         None => Ok(None),
     };
-    let found = found.map_err(|error| ApiError::internal("store_unavailable", &error))?;
+    let found = found.map_err(store_failed)?;
     let Some(record) = found else {
         let page = Page::new(
             &path,

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::format::{self, count, source_label, time, tokens};
 use super::layout::Page;
-use crate::api::Api;
+use crate::api::{Api, store_failed};
 use crate::reply::ApiError;
 use crate::store::Record;
 
@@ -40,7 +40,7 @@ pub(super) async fn records(
     let end = part.before.map_or(size, |before| before.min(size));
     let from = end.saturating_sub(PART);
     let found = api.store.range(from, end).await;
-    let mut records = found.map_err(|e| ApiError::internal("store_unavailable", &e))?;
+    let mut records = found.map_err(store_failed)?;
     records.reverse();
     let newest = (part.before.is_none()).then_some("");
     let body = html! {

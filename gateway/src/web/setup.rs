@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use maud::{Markup, html};
 
@@ -11,6 +11,7 @@ use super::format::lines;
 use super::layout::Page;
 use super::visited;
 use crate::api::Api;
+use crate::client::is_loopback;
 use crate::sdk::{SDKS, Sdk};
 
 /// How to point tools here.
@@ -103,8 +104,8 @@ const TOOLS: &[Tool] = &[
 
 /// Whether an address is of the machine that it is used on.
 fn is_here(base: &str) -> bool {
-    let here = ["//127.", "//localhost", "//[::1]"];
-    here.iter().any(|host| base.contains(host))
+    let uri = base.parse::<Uri>();
+    uri.is_ok_and(|uri| uri.host().is_some_and(is_loopback))
 }
 
 fn body(here: &str, providers: &[String]) -> Markup {
