@@ -290,7 +290,7 @@ pub(crate) fn program() -> Option<&'static Path> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) || !npm {
             let why = "anchoring on a chain: needs npm, and Linux on x86-64";
             assert!(env::var_os("CI").is_none(), "{why}");
-            eprintln!("SKIPPED: {why}");
+            crate::skipped::skip(why);
             return None;
         }
         Some(install().join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"))

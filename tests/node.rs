@@ -27,7 +27,7 @@ pub(crate) fn is_recent(what: &str) -> bool {
     let found = FOUND.map_or("none".into(), |major| format!("version {major}"));
     let why = format!("{what}: needs Node {OLDEST} or newer, found {found}");
     assert!(env::var_os("CI").is_none(), "{why}");
-    eprintln!("SKIPPED: {why}");
+    crate::skipped::skip(&why);
     false
 }
 

@@ -369,7 +369,7 @@ fn chromium() -> Option<PathBuf> {
     if found.is_none() {
         let why = "the pages: needs Chromium";
         assert!(env::var_os("CI").is_none(), "{why}");
-        eprintln!("SKIPPED: {why}");
+        crate::skipped::skip(why);
     }
     found
 }

@@ -71,7 +71,7 @@ fn built() -> Option<PathBuf> {
         let (major, minor) = OLDEST;
         let why = format!("Tessera's witness client: needs Go {major}.{minor}, found {found:?}");
         assert!(std::env::var_os("CI").is_none(), "{why}");
-        eprintln!("SKIPPED: {why}");
+        crate::skipped::skip(&why);
         return None;
     }
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tessera");

@@ -190,7 +190,7 @@ fn built() -> Option<PathBuf> {
             std::env::var_os("CI").is_none(),
             "CI has no Go that is new enough"
         );
-        eprintln!("SKIPPED: no witness of others cosigned: there is no Go, or only an older one");
+        crate::skipped::skip("no witness of others cosigned: there is no Go, or only an older one");
         return None;
     }
     let programs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("witnesses");
